@@ -1,0 +1,56 @@
+"""The command ``tidewaiter`` itself: a group whose commands are loaded when they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from tidewaiter import __version__
+from tidewaiter.cli.help import HELP
+
+_COMMANDS = {
+    "run": "Guard or watch this host.",
+    "driver": "Hold connections for another program that decides.",
+    "connections": "Show what is open now: who, where, how much.",
+    "policy": "Check policy files.",
+    "lab": "Run a command in a private network under the firewall.",
+    "doctor": "Say what this machine has and lacks.",
+    "cleanup": "Remove what a crash left behind.",
+    "wire": "Read and write the protocol between the driver and its owner.",
+}
+
+
+class _Lazy(click.Group):
+    """Loads a command's module only when it is called: `tidewaiter policy check` needs no kernel."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = getattr(import_module(f"tidewaiter.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings=HELP)
+@click.version_option(__version__, prog_name="tidewaiter")
+def main() -> None:
+    """Tidewaiter meets every new connection in the kernel, and clears it by your policy or your Python.
+
+    \b
+    See what this machine talks to, without touching anything:
+      tidewaiter run --mode observe
+    Enforce a policy:
+      tidewaiter run --policy policy.toml
+    Try it in a private network that vanishes afterwards:
+      tidewaiter lab -- sh -c 'curl $LAB_HTTP'
+
+    Shell completion: eval "$(_TIDEWAITER_COMPLETE=bash_source tidewaiter)" (or zsh_source, fish_source).
+    """

@@ -1,0 +1,213 @@
+"""The device: the two streams between the driver and its owner, without any input or output of its own.
+
+Infos are made of the driver's events and read as bytes; commands become actions (docs/reference/wire.md). Bounded: an
+info for which there is no room is not sent, and counted; the packet that it was about goes on waiting for its time-out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from tidewaiter.driver.core import Action, Asked, Driver, Ended, Event
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.key import ConnectionKey, Direction, Protocol
+from tidewaiter.model.packet import MalformedPacket, parse_packet
+from tidewaiter.protocol import command as commands
+from tidewaiter.protocol import info as infos
+from tidewaiter.protocol.command import Command
+from tidewaiter.protocol.info import Severity
+
+ROOM = 4 << 20
+"""Bytes of infos that wait for a reader."""
+
+LINES = 1024
+"""Log lines that wait for GetLogs; the oldest go first."""
+
+ENDED = 65536
+"""Ended connections whose last bytes wait for GetBandwidthStats; those of the oldest go first."""
+
+_ASKED_BY_TRANSPORT = (Protocol.TCP, Protocol.UDP)
+_GROUPS = [(version, protocol) for protocol in _ASKED_BY_TRANSPORT for version in (4, 6)]
+
+
+@dataclass(slots=True)
+class DeviceStatistics:
+    """What did not go as asked. ``infos_lost``: nobody read them in time."""
+
+    infos_lost: int = 0
+    lines_lost: int = 0
+    bad_commands: int = 0
+
+
+class Device:
+    """One driver's device. ``room`` bounds the bytes that wait for a reader."""
+
+    def __init__(self, driver: Driver, *, room: int = ROOM) -> None:
+        self._driver, self._room = driver, room
+        self._waiting = bytearray()
+        self._lines: deque[bytes] = deque(maxlen=LINES)
+        self._counted: dict[int, tuple[int, int]] = {}
+        self._gone: deque[Connection] = deque()
+        self.statistics = DeviceStatistics()
+
+    # --- infos ---------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """An event of the driver. Each packet that is held is an info, and each connection that has ended."""
+        if isinstance(event, Asked):
+            packet = self._driver.packets.get(event.packet)
+            if packet is not None:
+                self._send(_connection_info(event.connection, packet.id, packet.payload))
+        elif isinstance(event, Ended):
+            self._gone.append(event.connection)
+            if len(self._gone) > ENDED:
+                self._counted.pop(self._gone.popleft().id, None)
+            if event.connection.key.local_port:  # else it was refused before it had two ends
+                self._send(_end(event.connection))
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` bytes of infos, whole or not: the rest comes with the next read. b"" when there are none."""
+        taken = bytes(self._waiting[:size])
+        del self._waiting[:size]
+        return taken
+
+    def peek(self, size: int) -> bytes:
+        """The same bytes as `read` would give, which stay."""
+        return bytes(self._waiting[:size])
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes wait for a reader."""
+        return len(self._waiting)
+
+    def forget_reader(self) -> None:
+        """The owner has gone, perhaps in the middle of an info: the next one begins at the beginning of one."""
+        self._waiting.clear()
+
+    def log(self, severity: Severity, text: str) -> None:
+        """A line for the owner, who asks for it by GetLogs."""
+        if len(self._lines) == LINES:
+            self.statistics.lines_lost += 1
+        self._lines.append(infos.encode(infos.LogLine(severity, text)))
+
+    def _send(self, info: infos.Info) -> None:
+        data = infos.encode(info)
+        if len(self._waiting) + len(data) > self._room:
+            self.statistics.infos_lost += 1
+            return
+        self._waiting += data
+
+    # --- commands ------------------------------------------------------------------------------
+
+    def command(self, command: Command, now: int) -> list[Action]:
+        """What follows from a command. Shutdown and ClearCache are the host's: they do nothing here.
+
+        For GetBandwidthStats the totals must have been counted just before.
+        """
+        match command:
+            case commands.VerdictCommand():
+                return self._verdict(command, now)
+            case commands.Update():
+                return self._update(command, now)
+            case commands.GetLogs():
+                self._send_lines()
+            case commands.GetBandwidthStats():
+                self._send_bandwidth()
+            case commands.PrintMemoryStats():
+                for line in self._driver.describe_memory():
+                    self.log(Severity.INFO, line)
+            case commands.CleanEndedConnections():
+                self._driver.clean_ended(now)
+        return []
+
+    def bad_command(self, reason: str) -> None:
+        """A command that is none: it changes nothing, and the log says why."""
+        self.statistics.bad_commands += 1
+        self.log(Severity.ERROR, reason)
+
+    def _verdict(self, command: commands.VerdictCommand, now: int) -> list[Action]:
+        if self._driver.packets.get(command.id) is None:
+            self.log(Severity.ERROR, f"No packet is held under id {command.id}: the verdict changes nothing")
+        return self._driver.verdict(command.id, command.verdict, now)
+
+    def _update(self, command: commands.Update, now: int) -> list[Action]:
+        wanted = (
+            command.protocol,
+            command.local_address,
+            command.local_port,
+            command.remote_address,
+            command.remote_port,
+        )
+        found = [
+            flow for flow, connection in self._driver.flows() if _wire_key(connection.key) == wanted
+        ]  # one in each namespace
+        if not found:
+            self.log(Severity.ERROR, "No connection has the key of this update: it changes nothing")
+        return [action for flow in found for action in self._driver.update(flow, command.verdict, now)]
+
+    def _send_lines(self) -> None:
+        while self._lines and len(self._waiting) + len(self._lines[0]) <= self._room:
+            self._waiting += self._lines.popleft()
+
+    def _send_bandwidth(self) -> None:
+        groups: dict[tuple[int, int], list[infos.BandwidthEntry]] = {}
+        ended, self._gone = self._gone, deque()
+        for connection in [*ended, *(connection for _, connection in self._driver.flows())]:
+            sent, received = self._counted.get(connection.id, (0, 0))
+            deltas = connection.sent - sent, connection.received - received
+            if any(deltas):
+                name = connection.key.version, connection.key.protocol
+                groups.setdefault(name, []).append(_entry(connection.key, *deltas))
+            self._counted[connection.id] = connection.sent, connection.received
+        for connection in ended:
+            del self._counted[connection.id]
+        for version, protocol in _GROUPS:
+            if (version, protocol) in groups:
+                self._send(infos.BandwidthStats(version, protocol, tuple(groups[version, protocol])))
+
+
+def _wire_key(key: ConnectionKey) -> tuple[int, bytes, int, bytes, int]:
+    return key.protocol, key.local.packed, key.local_port, key.remote.packed, key.remote_port
+
+
+def _connection_info(connection: Connection, number: int, payload: bytes) -> infos.ConnectionInfo:
+    """What goes out is asked about by its transport, what comes in by the whole packet, as ALE and packet layer do."""
+    key, layer = connection.key, infos.PayloadLayer.NETWORK
+    if connection.direction is Direction.OUT and key.protocol in _ASKED_BY_TRANSPORT:
+        try:
+            payload = payload[parse_packet(payload).transport_offset :]
+            layer = infos.PayloadLayer.TRANSPORT
+        except MalformedPacket:  # the kernel held it, so this is for certainty only
+            pass
+    return infos.ConnectionInfo(
+        number,
+        connection.process.pid,
+        connection.direction,
+        key.protocol,
+        key.local.packed,
+        key.remote.packed,
+        key.local_port,
+        key.remote_port,
+        layer,
+        payload,
+    )
+
+
+def _end(connection: Connection) -> infos.ConnectionEnd:
+    key = connection.key
+    return infos.ConnectionEnd(
+        connection.process.pid,
+        connection.direction,
+        key.protocol,
+        key.local.packed,
+        key.remote.packed,
+        key.local_port,
+        key.remote_port,
+    )
+
+
+def _entry(key: ConnectionKey, sent: int, received: int) -> infos.BandwidthEntry:
+    return infos.BandwidthEntry(
+        key.local.packed, key.local_port, key.remote.packed, key.remote_port, sent, received
+    )

@@ -1,0 +1,73 @@
+"""The layers as a table: where in the kernel we look, and what may be decided there.
+
+The left column is what the Windows filtering platform calls it, which is how the Portmaster kernel extension and
+its users name it; the right one is the eBPF hook that does it here, a file of ``kernel/*.bpf.c`` each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: ``source`` is the file in ``kernel/``, ``hooks`` are its attach points."""
+
+    name: str
+    source: str
+    hooks: tuple[str, ...]
+    purpose: str
+    decides: bool
+
+
+LAYERS = (
+    Layer(
+        "ALE auth connect",
+        "connect",
+        ("cgroup/connect4", "cgroup/connect6"),
+        "who connects, and whether it may: decided by the policy in the kernel, or left to the first packet",
+        True,
+    ),
+    Layer(
+        "ALE auth connect (datagrams)",
+        "datagram",
+        ("cgroup/sendmsg4", "cgroup/sendmsg6"),
+        "the same for each peer of a datagram socket that is not connected",
+        True,
+    ),
+    Layer(
+        "ALE auth recv-accept, endpoint closure",
+        "stream",
+        ("sockops",),
+        "both ports before the SYN leaves; established; accepted; closed, with totals",
+        False,
+    ),
+    Layer(
+        "ALE resource assignment and release",
+        "bind",
+        ("cgroup/post_bind4", "cgroup/post_bind6", "cgroup/sock_release"),
+        "which program waits on a port; a socket that is gone takes its flows with it",
+        False,
+    ),
+    Layer(
+        "IP packet out and in, datagram data",
+        "packet",
+        ("cgroup_skb/egress", "cgroup_skb/ingress"),
+        "the gate: only packets of accepted connections pass; datagram bytes are counted",
+        True,
+    ),
+    Layer(
+        "Hold",
+        "hold",
+        ("netfilter output, bpf match", "netfilter input, bpf match"),
+        "which packets wait in the queue for a verdict from user space",
+        True,
+    ),
+    Layer(
+        "Stream data",
+        "totals",
+        ("iter/bpf_sk_storage_map",),
+        "bytes so far of every connection, from the kernel's own counters",
+        False,
+    ),
+)

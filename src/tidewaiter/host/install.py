@@ -1,0 +1,272 @@
+"""Puts a firewall into the kernel and takes it out again: programs, pins, queue, hold rules, open sockets.
+
+What is already there from a process that was killed is taken over as it is when it is the same build with the
+same settings: no packet passes unguarded in between. Otherwise the new one stands before the old one goes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tidewaiter.host import cgroup, hold, namespace, state
+from tidewaiter.host.adopt import adopt_open_sockets, forget_closed_sockets
+from tidewaiter.host.hold import HoldRules
+from tidewaiter.host.policy_maps import CAPACITY, set_config, write_policy
+from tidewaiter.host.processes import read_process
+from tidewaiter.host.queue import Queue, QueueError
+from tidewaiter.host.scope import Scope
+from tidewaiter.host.snapshot import open_connections
+from tidewaiter.host.state import State
+from tidewaiter.kernel import records
+from tidewaiter.kernel.loader import Kernel, detach
+from tidewaiter.kernel.objects import Mode, build_digest
+from tidewaiter.kernel.records import Home
+from tidewaiter.kernel.totals import Totals
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.tables import NOT_RULES, compile_tables
+
+FIRST_QUEUE = 7300
+_QUEUES_TRIED = 16
+
+
+@dataclass(slots=True)
+class Installed:
+    """A firewall in the kernel: the maps, and a queue for each guarded namespace."""
+
+    state: State
+    kernel: Kernel
+    queues: list[Queue]
+    taken_over: bool
+
+
+def install(
+    name: str, scope: Scope, mode: Mode, policy: Policy, *, fail_open: bool, events: bool
+) -> Installed:
+    """Starts enforcing (or observing) ``policy`` in ``scope``.
+
+    Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
+    """
+    old = state.load(name)
+    if old is not None and old.alive:
+        raise state.StateError(f"the firewall {name!r} already runs as process {old.pid}; stop it first")
+    us = read_process(os.getpid())
+    wanted = State(
+        name=state.check_name(name),
+        pid=os.getpid(),
+        started=us.started if us else 0,
+        serial=old.serial + 1 if old else 1,
+        build=build_digest(),
+        mode=mode.value,
+        fail_open=fail_open,
+        cgroup=str(scope.cgroup),
+        namespaces=tuple(str(path) for path in scope.namespaces),
+        rules=rule_names(policy),
+    )
+    if old is not None and old.complete and old.same_as(wanted):
+        taken = replace(old, pid=wanted.pid, started=wanted.started, rules=wanted.rules)
+        return _take_over(taken, mode, policy, events=events)
+    installed = _install_new(wanted, old, mode, policy, scope, events=events)
+    if old is not None:
+        _uninstall(old)
+    installed.state = replace(installed.state, complete=True)
+    installed.state.save()
+    return installed
+
+
+def remove(installed: Installed) -> list[str]:
+    """Takes everything away: a normal stop leaves nothing. Returns what could not be removed."""
+    failures = _remove_holds(installed.state)
+    for queue in installed.queues:
+        queue.close()
+    installed.kernel.remove()
+    _remove_directory(installed.state)
+    installed.state.forget()
+    return failures
+
+
+def leave(installed: Installed) -> None:
+    """Closes our handles and leaves everything in force, as a crash would."""
+    for queue in installed.queues:
+        queue.close()
+    installed.kernel.close()
+
+
+def clean_up(name: str) -> list[str]:
+    """Removes what a process that is gone left behind. Returns what could not be removed, a sentence each.
+
+    Raises StateError if it still runs.
+    """
+    old = state.load(name)
+    if old is not None and old.alive:
+        raise state.StateError(f"the firewall {name!r} runs as process {old.pid}: stop it instead")
+    failures = _uninstall(old) if old is not None else []
+    for pins in (state.PINS / name).glob("*"):
+        detach(pins)
+    shutil.rmtree(state.PINS / name, ignore_errors=True)
+    if old is not None:
+        old.forget()
+    return failures
+
+
+def rule_names(policy: Policy) -> tuple[str, ...]:
+    """The names of rules by their bit; the three defaults follow the rules, then what is no rule of the policy.
+
+    When there are more rules than the kernel has room for, the bit behind its last one stands for no rule.
+    """
+    names = [*(rule.name for rule in policy.rules), *("default",) * 3]
+    if len(policy.rules) > CAPACITY - NOT_RULES:
+        names[CAPACITY - NOT_RULES] = ""
+    return (*names, "time-out", "shutdown")
+
+
+def load_policy(kernel: Kernel, policy: Policy) -> int:
+    """Compiles a policy for this host and puts it in force; returns its epoch."""
+    return write_policy(kernel, compile_tables(policy.on_this_host(), CAPACITY))
+
+
+def replace_policy(installed: Installed, policy: Policy) -> None:
+    """Puts another policy in force; others learn the names of its rules. Raises KernelError: the old one stays."""
+    load_policy(installed.kernel, policy)
+    installed.state = replace(installed.state, rules=rule_names(policy))
+    installed.state.save()
+
+
+def _install_new(
+    wanted: State, old: State | None, mode: Mode, policy: Policy, scope: Scope, *, events: bool
+) -> Installed:
+    def note(current: State) -> None:
+        """Before each step, so that `clean_up` finds everything, whenever we are killed: what is old as well."""
+        replace(current, holds=(*current.holds, *(old.holds if old else ()))).save()
+
+    note(wanted)
+    kernel, queues = None, []
+    try:
+        kernel = Kernel.load(wanted.pins, mode)
+        enforce = mode is Mode.ENFORCE
+        whole = scope.cgroup == cgroup.root()
+        set_config(kernel, fail_open=wanted.fail_open, events=events, enforce=enforce, whole=whole)
+        kernel.identify()
+        for number, where in enumerate(scope.namespaces, start=1):
+            known_as = namespace.cookie(where)
+            kernel.map("namespaces").put(struct.pack("<Q", known_as), struct.pack("<I", number))
+        epoch = load_policy(kernel, policy)
+        accepted = _accepted(old)
+        for number, where in enumerate(scope.namespaces, start=1):
+            adopt_open_sockets(kernel, scope.cgroup, where, number, epoch, accepted)
+            if enforce:
+                queue, wanted = _hold(kernel, wanted, number, where, note)
+                queues.append(queue)
+        kernel.attach(scope.cgroup)
+        for number, where in enumerate(scope.namespaces, start=1):
+            # what opened while we attached
+            adopt_open_sockets(kernel, scope.cgroup, where, number, epoch, accepted)
+            forget_closed_sockets(kernel, where, number)
+    except BaseException:
+        _remove_holds(wanted)
+        for queue in queues:
+            queue.close()
+        if kernel is not None:
+            kernel.remove()
+        _remove_directory(wanted)
+        if old is None:
+            wanted.forget()
+        else:
+            old.save()
+        raise
+    return Installed(wanted, kernel, queues, taken_over=False)
+
+
+def _accepted(old: State | None) -> frozenset[int] | None:
+    """The cookies of the sockets that an old generation lets pass; None where there is none to ask."""
+    if old is None or old.mode != Mode.ENFORCE or not (old.pins / "maps").is_dir():
+        return None
+    kernel = Kernel.adopt(old.pins, Mode(old.mode))
+    try:
+        totals = Totals(kernel)
+        try:
+            found = [records.unpack(data) for data in open_connections(kernel, totals)]
+        finally:
+            totals.close()
+    finally:
+        kernel.close()
+    return frozenset(record.cookie for record in found if Verdict(record.verdict).passes)
+
+
+def _take_over(old: State, mode: Mode, policy: Policy, *, events: bool) -> Installed:
+    taken = Installed(old, Kernel.adopt(old.pins, mode), [], taken_over=True)
+    try:
+        for number, (rules, _) in enumerate(old.hold_rules(), start=1):
+            taken.queues.append(Queue(rules.where, number, rules.queue, fail_open=rules.fail_open))
+        taken.kernel.identify()
+        set_config(taken.kernel, events=events)
+        load_policy(taken.kernel, policy)
+        _forget_closed(taken.kernel)
+        old.save()
+    except BaseException:
+        leave(taken)
+        raise
+    return taken
+
+
+def _forget_closed(kernel: Kernel) -> None:
+    """Questions about sockets that are closed: they were left to a firewall that is gone, and whose packets are too."""
+    pending = kernel.map("pending")
+    for key, data in list(pending.items()):
+        if data[records.HOME] == Home.RELEASED:
+            pending.delete(key)
+
+
+def _hold(
+    kernel: Kernel, wanted: State, number: int, where: Path, note: Callable[[State], None]
+) -> tuple[Queue, State]:
+    out, into = kernel.pin_hold(number)
+    queue = _free_queue(where, number, fail_open=wanted.fail_open)
+    rules = HoldRules(where, out, into, queue.number, wanted.fail_open)
+    try:
+        method = hold.install(rules, lambda method: note(wanted.with_hold(rules, method)))
+    except BaseException:
+        queue.close()
+        raise
+    return queue, wanted.with_hold(rules, method)
+
+
+def _free_queue(where: Path, namespace_number: int, *, fail_open: bool) -> Queue:
+    for number in range(FIRST_QUEUE, FIRST_QUEUE + _QUEUES_TRIED):
+        try:
+            return Queue(where, namespace_number, number, fail_open=fail_open)
+        except QueueError as error:
+            last = error
+    raise last
+
+
+def _uninstall(old: State) -> list[str]:
+    failures = _remove_holds(old)
+    detach(old.pins)
+    shutil.rmtree(old.pins, ignore_errors=True)
+    _remove_directory(old)
+    return failures
+
+
+def _remove_holds(wanted: State) -> list[str]:
+    return [
+        failure
+        for rules, method in wanted.hold_rules()
+        if rules.where is None or rules.where.exists()
+        for failure in hold.remove(rules, method)
+    ]
+
+
+def _remove_directory(wanted: State) -> None:
+    for path in (wanted.pins, wanted.pins.parent, state.PINS):
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return  # another instance, or the new generation, is still there

@@ -1,0 +1,390 @@
+"""The live machine as the driver sees it: kernel events and held packets in, actions out.
+
+`collect` feeds what has happened to the driver, `carry_out` does what the driver answers. Events are read after the
+packets: the kernel tells whose a packet is before it queues it, so by then every packet has its owner.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import NamedTuple, cast
+
+from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
+from tidewaiter.host.install import Installed
+from tidewaiter.host.owners import Owners
+from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
+from tidewaiter.host.refusal import Refuser
+from tidewaiter.host.snapshot import open_connections
+from tidewaiter.host.verdict_cache import VerdictCache
+from tidewaiter.host.wake import Wake
+from tidewaiter.kernel import records
+from tidewaiter.kernel.libbpf import KernelError
+from tidewaiter.kernel.records import EventKind, Home, Record
+from tidewaiter.kernel.ring import Ring
+from tidewaiter.kernel.totals import Totals
+from tidewaiter.model.connection import Connection, Tier
+from tidewaiter.model.key import Protocol
+from tidewaiter.model.packet import MalformedPacket, parse_packet
+from tidewaiter.model.verdict import Verdict
+
+log = logging.getLogger("tidewaiter")
+
+RING_BYTES = 4 << 20
+IDLE = 0.1
+"""Seconds between two looks at the events that do not wake us."""
+
+LINGER = 50
+"""Microseconds to stay awake behind a packet."""
+
+_COUNTERS = (
+    "kernel_events_lost",
+    "unheld_dropped",
+    "unheld_passed",
+    "pending_full",
+    "kernel_held",
+    "kernel_refused",
+)
+_KEPT = 8192
+_HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)
+
+Token = tuple[int, int]
+"""A held packet: number of its queue, and the kernel's id of it."""
+
+Answers = defaultdict[int, list[tuple[int, int]]]
+"""Netfilter verdicts by queue: the kernel's id of the packet, and NF_ACCEPT or NF_DROP."""
+
+Judge = Callable[[Connection], Verdict | None]
+"""Answers for a connection at once, or with None if that takes longer."""
+
+
+class _Sighted(NamedTuple):
+    """A connection that was answered on sight, and of which the driver does not know yet."""
+
+    data: bytes
+    connection: Connection
+    since: int
+
+
+class Machine:
+    """The I/O of one installed firewall. Used by one thread; `wake` may be called from any."""
+
+    def __init__(self, installed: Installed, driver: Driver, *, quiet: bool) -> None:
+        self.installed, self.driver = installed, driver
+        self._quiet = quiet  # nobody listens to events
+        kernel = installed.kernel
+        self._verdicts = VerdictCache(kernel)
+        self._counters = kernel.map("counters")
+        self._ring = Ring(kernel.map("events").fd, RING_BYTES)
+        if installed.taken_over:
+            self._ring.skip()
+        self._totals = Totals(kernel)
+        self._owners = Owners(kernel)
+        self._queues = installed.queues
+        holds = installed.state.hold_rules()
+        self._refusers = [Refuser(rules.where) for rules, _ in holds]
+        self._wake = Wake()
+        self._poll = select.epoll()
+        self._poll.register(self._wake.fileno(), select.EPOLLIN)
+        for queue in self._queues:
+            self._poll.register(queue.fileno(), select.EPOLLIN)
+        self._records: dict[bytes, bytes] = {}
+        self._held: dict[bytes, tuple[bytes, int]] = {}
+        self._backlog: list[bytes] = []
+        self._sighted: dict[bytes, _Sighted] = {}
+        self._refused: list[tuple[int, bytes]] = []
+        self.busy = False
+        self.judged: dict[int, Verdict | None] = {}
+        """What was said on sight about packets that are held since the last `collect`, by their id."""
+        self._by_cookie: defaultdict[int, set[bytes]] = defaultdict(set)
+        self._closed: dict[bytes, tuple[bytes, int]] = {}
+        self.name_rules(installed.state.rules)
+
+    def name_rules(self, names: tuple[str, ...]) -> None:
+        """The names of the rules in force, by their number."""
+        self._rule_names = names
+        self._rule_numbers = {name: number for number, name in reversed(list(enumerate(names)))}
+
+    # --- waiting -------------------------------------------------------------------------------
+
+    def wait(self, timeout: float) -> None:
+        """Waits for a packet, a `wake`, or ``timeout`` seconds. Behind a packet `collect` waits for the next."""
+        if self.busy:
+            return
+        for fd, _ in self._poll.poll(min(timeout, IDLE)):
+            if fd == self._wake.fileno():
+                self._wake.clear()
+
+    def wake(self) -> None:
+        """Makes `wait` return; safe from any thread."""
+        self._wake.set()
+
+    # --- in ------------------------------------------------------------------------------------
+
+    def collect(self, judge: Judge) -> list[Action]:
+        """Answers or holds the packets that have come since the last call.
+
+        A new connection about which ``judge`` gives a permanent verdict at once is answered here and now, while its
+        program waits; the driver hears of it in `settle`, with everything else. The others are held.
+        """
+        # behind a packet often comes the next; to be woken for it would take longer than to decide
+        linger = LINGER // len(self._queues) if self.busy else 0
+        batches = [(number, queue.receive(linger)) for number, queue in enumerate(self._queues)]
+        actions = self._sort_events()
+        now = time.monotonic_ns()
+        self.busy = False
+        self.judged.clear()
+        for number, batch in batches:
+            answers = []
+            for packet, hook, flow, payload in batch:
+                self.busy = True
+                if flow in self._sighted:  # behind one that has just been answered
+                    verdict = self._sighted[flow].connection.verdict
+                else:
+                    data, since = self._held.pop(flow, (None, now))
+                    if data is None or flow in self._records:
+                        actions += self._hold((number, packet), hook, flow, data, payload, since)
+                        continue
+                    connection = self._connection(data)
+                    judged = judge(connection)
+                    if judged is None or not judged.permanent:
+                        self._index(flow, data)
+                        actions += self.driver.packet(flow, connection, (number, packet), payload, since)
+                        self.judged[self.driver.packets.newest] = judged
+                        continue
+                    verdict = connection.verdict = judged
+                    connection.tier = Tier.PYTHON
+                    self._verdicts.write(data, connection, verdict, self._rule_numbers)
+                    self._sighted[flow] = _Sighted(data, connection, since)
+                answers.append((packet, NF_ACCEPT if verdict.passes else NF_DROP))
+                if verdict.rejects:
+                    self._refused.append((number, payload))
+            if answers:
+                self._queues[number].answer(answers)
+        self._refuse()
+        return actions
+
+    def settle(self) -> list[Action]:
+        """Tells the driver of everything else that has happened since the last call."""
+        actions: list[Action] = []
+        now = time.monotonic_ns()
+        sighted, self._sighted = self._sighted, {}
+        for flow, (data, connection, since) in sighted.items():
+            self._index(flow, data)
+            actions += self.driver.decided(flow, connection, now, now - since)
+        backlog, self._backlog = self._backlog, []
+        for data in backlog:
+            actions += self._event(records.event(data))
+        for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
+            data, now = self._closed.pop(flow)
+            actions += self._over(flow, data, now)
+        return actions
+
+    @property
+    def unsettled(self) -> int:
+        """How much `settle` has to do."""
+        return len(self._backlog) + len(self._sighted)
+
+    def count(self) -> list[Connection]:
+        """Asks the kernel for the totals of every connection; returns those that have moved."""
+        totals = self._datagram_totals()
+        for (
+            data
+        ) in self._totals.read():  # what a socket has counted itself goes before what is said of its flow
+            record = records.unpack(data)
+            totals[data[records.FLOW]] = record.sent, record.received
+        moved = [self.driver.counted(flow, sent, received) for flow, (sent, received) in totals.items()]
+        return [connection for connection in moved if connection is not None]
+
+    def meet(self) -> list[Action]:
+        """Tells the driver of the connections that were open before us: adopted, or taken over."""
+        actions: list[Action] = []
+        now = time.monotonic_ns()
+        for data in open_connections(self.installed.kernel, self._totals):
+            flow = data[records.FLOW]
+            connection = self._connection(data)
+            if connection.verdict.decided:
+                self._index(flow, data)
+                actions += self.driver.decided(flow, connection, now)
+        return actions
+
+    def _sort_events(self) -> list[Action]:
+        """Finds the owners of held packets among the events; the rest waits for `settle`.
+
+        Most connections of a busy host are short: when nobody listens, one that ended before its beginning was
+        settled needs no settling at all.
+        """
+        actions: list[Action] = []
+        for data in self._ring.drain():
+            kind, flow = data[records.EVENT_KIND], data[records.EVENT_FLOW]
+            if kind == _ENDED and self._quiet and flow in self._sighted and data[_EVENT_HOME] != _RELEASED:
+                del self._sighted[flow]
+                continue
+            if kind != _HELD:
+                self._backlog.append(data)
+                continue
+            if flow in self._records or flow in self._sighted:
+                actions += self.settle()  # its addresses were another's, whose end may be here
+            if len(self._held) >= _KEPT:  # packets that never came: dropped on their way to us
+                self._held.clear()
+            self._held[flow] = data[records.EVENT_CONNECTION], int.from_bytes(data[:8], "little")
+        return actions
+
+    def _event(self, event: records.Event) -> list[Action]:
+        kind, data, now = event
+        if kind == EventKind.RELEASED:
+            return self._released(records.unpack(data), now)
+        flow = data[records.FLOW]
+        if kind == EventKind.ESTABLISHED:
+            known = self.driver.find(flow)
+            if known is not None and flow in self._records:  # what came in has its own socket now
+                known.cookie = int.from_bytes(data[records.COOKIE], "little")
+                self._records[flow] = data
+            self.driver.established(flow, now)
+            return []
+        if kind == EventKind.ENDED:
+            return self._close(flow, data, now)
+        connection = self._connection(data)
+        whole = connection.key.local_port and int(connection.key.local)
+        if connection.verdict is Verdict.PERMANENT_BLOCK and not whole:
+            return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
+        self._index(flow, data)
+        return self.driver.decided(flow, connection, now)
+
+    def _hold(
+        self, token: Token, hook: int, flow: bytes, data: bytes | None, payload: bytes, now: int
+    ) -> list[Action]:
+        """A packet of a connection that is known already, or of which the kernel told nothing."""
+        if data is not None:
+            self._index(flow, data)
+            return self.driver.packet(flow, self._connection(data), token, payload, now)
+        known = self.driver.find(flow)
+        if known is None and (data := self._verdicts.search(flow)):
+            return self._hold(token, hook, flow, data, payload, now)
+        if known is None:
+            try:
+                packet = parse_packet(payload)
+            except MalformedPacket:
+                return [Release(token, passes=False, reject=None)]  # not IP: the kernel would drop it too
+            known = records.connection_of_packet(packet, hook == Hook.LOCAL_IN, token[0] + 1)
+        return self.driver.packet(flow, known, token, payload, now)
+
+    def _connection(self, data: bytes) -> Connection:
+        record = records.unpack(data)
+        return records.connection(record, self._owners.of(record), self._rule_names)
+
+    def _index(self, flow: bytes, data: bytes) -> None:
+        self._records[flow] = data
+        if flow[_PROTOCOL] == Protocol.UDP:  # a datagram socket may have many peers, which end with it
+            cookie = int.from_bytes(data[records.COOKIE], "little")
+            if cookie:
+                self._by_cookie[cookie].add(flow)
+
+    def _released(self, record: Record, now: int) -> list[Action]:
+        actions: list[Action] = []
+        for flow in tuple(self._by_cookie.get(record.cookie, ())):
+            actions += self._close(flow, self._records[flow], now)
+        return actions
+
+    def _waited_for(self, flow: bytes) -> bool:
+        return flow in self._held or self.driver.packets.waiting(flow) > 0
+
+    def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
+        """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
+        if flow[_PROTOCOL] == Protocol.UDP and self._waited_for(flow):
+            self._closed[flow] = data, now
+            return []
+        return self._over(flow, data, now)
+
+    def _over(self, flow: bytes, data: bytes, now: int) -> list[Action]:
+        record = records.unpack(data)
+        sent, received = record.sent, record.received
+        self._records.pop(flow, None)
+        if record.protocol == Protocol.UDP:
+            flows = self._by_cookie.get(record.cookie, set())
+            flows.discard(flow)
+            if not flows:
+                self._by_cookie.pop(record.cookie, None)
+            counted = self._verdicts.total(data)
+            sent, received = max(sent, counted[0]), max(received, counted[1])
+            self._verdicts.forget(data)
+        return self.driver.ended(flow, sent, received, now)
+
+    def _datagram_totals(self) -> dict[bytes, tuple[int, int]]:
+        return {
+            flow: self._verdicts.total(self._records[flow])
+            for flows in self._by_cookie.values()
+            for flow in flows
+            if flow in self._records
+        }
+
+    # --- out -----------------------------------------------------------------------------------
+
+    def carry_out(self, actions: Iterable[Action]) -> None:
+        """Writes verdicts into the kernel, releases packets, and tells who was refused.
+
+        A verdict is written before the packets that it releases, and they are gone before the next one of the same
+        connection is.
+        """
+        answers: Answers = defaultdict(list)
+        written: set[bytes] = set()
+        for action in actions:
+            if type(action) is Remember:
+                if action.flow in written:
+                    self._answer(answers)
+                written.add(action.flow)
+                data = self._records.get(action.flow)
+                if data is not None:  # else its event was lost: the verdict holds for what was held
+                    self._verdicts.write(data, action.connection, action.verdict, self._rule_numbers)
+                continue
+            if type(action) is Renew:
+                data = self._records.get(action.flow)
+                if data is not None:
+                    self._renew(data, action)
+                continue
+            assert isinstance(action, Release)
+            number, packet = cast("Token", action.token)
+            answers[number].append((packet, NF_ACCEPT if action.passes else NF_DROP))
+            if action.reject is not None:
+                self._refused.append((number, action.reject))
+        self._answer(answers)
+        self._refuse()
+
+    def _renew(self, data: bytes, action: Renew) -> None:
+        try:
+            self._verdicts.renew(data, action.verdict, self._totals)
+        except KernelError as error:  # no room, say: everything else goes on
+            log.error("the verdict on %s stays as it was: %s", action.connection.key, error)  # noqa: TRY400
+
+    def _answer(self, answers: Answers) -> None:
+        for number, verdicts in answers.items():
+            self._queues[number].answer(verdicts)
+        answers.clear()
+
+    def _refuse(self) -> None:
+        while self._refused:
+            number, payload = self._refused.pop()
+            self._refusers[number].refuse(payload)
+
+    def statistics(self) -> dict[str, int]:
+        """The driver's counters and the kernel's (enum tw_counter), by name."""
+        kernel = {name: self._counters.sum(value=number) for number, name in enumerate(_COUNTERS)}
+        return asdict(self.driver.statistics) | kernel
+
+    def close(self) -> None:
+        """Closes what is ours; what was installed stays as it is."""
+        self._totals.close()
+        self._ring.close()
+        self._poll.close()
+        self._wake.close()
+        for refuser in self._refusers:
+            refuser.close()
+
+
+_RELEASED = int(Home.RELEASED)
+_EVENT_HOME = records.EVENT_CONNECTION.start + records.HOME
+_PROTOCOL = records.CONNECTION.offset("protocol") - records.FLOW.start

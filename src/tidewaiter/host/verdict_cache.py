@@ -1,0 +1,100 @@
+"""Where the kernel keeps verdicts, and looks for answers: maps `pending` and `flows`, by struct tw_connection.
+
+A socket's own storage cannot be reached from here: what Python answers goes into `pending`, and the gate takes it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+from tidewaiter.host.policy_maps import set_config
+from tidewaiter.kernel import _native, records
+from tidewaiter.kernel.loader import Kernel
+from tidewaiter.kernel.records import Flag, Home
+from tidewaiter.kernel.totals import Totals
+from tidewaiter.model.connection import Connection, Tier
+from tidewaiter.model.key import Protocol
+from tidewaiter.model.verdict import Verdict
+
+_BPF_ANY, _BPF_EXIST = 0, 2
+_PROTOCOL = records.CONNECTION.offset("protocol")
+
+
+class VerdictCache:
+    """Writes verdicts, reads totals, and clears away. ``data`` is the connection as the kernel told of it last."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._pending, self._flows = kernel.map("pending"), kernel.map("flows")
+
+    def write(self, data: bytes, connection: Connection, verdict: Verdict, rules: Mapping[str, int]) -> None:
+        """Puts a verdict where the kernel looks for it (portmaster-kext's cached verdict)."""
+        rule = rules.get(connection.rule, records.NO_RULE)
+        value = records.answered(data, verdict, connection.tier or Tier.PYTHON, rule)
+        home = data[records.HOME]
+        if home == Home.SOCKET and not self._is_flow_now(data):
+            with suppress(FileNotFoundError):  # the program has given up meanwhile, and its socket is gone
+                _native.put(self._pending.fd, data[records.COOKIE], value, _BPF_EXIST)
+        elif home == Home.ADDRESSES:
+            _native.put(self._flows.fd, records.key_by_addresses(data[records.FLOW]), value, _BPF_ANY)
+        else:
+            _native.put(self._flows.fd, records.key_by_peer(records.unpack(data)), value, _BPF_ANY)
+
+    def renew(self, data: bytes, verdict: Verdict, totals: Totals) -> None:
+        """The same for a connection that is decided: its next packet meets this verdict. UNDECIDED: it is asked about.
+
+        A socket's storage is made to look for an answer again, which lies in `pending` by then.
+        """
+        for key in _flow_keys(data):
+            flow = self._flows.get(key)
+            if flow is not None:
+                self._flows.put(key, self._now(flow, verdict))
+        cookie = data[records.COOKIE]
+        live = next((found for found in totals.read() if found[records.COOKIE] == cookie), None)
+        if live is None:
+            return
+        self._pending.put(cookie, self._now(live, verdict))
+        set_config(self._kernel, renew=int.from_bytes(cookie, "little"))
+        if all(found[records.COOKIE] != cookie for found in list(totals.read())):
+            self._pending.delete(cookie)  # closed meanwhile
+        set_config(self._kernel, renew=0)
+
+    def _now(self, data: bytes, verdict: Verdict) -> bytes:
+        config = self._kernel.map("config").read(value=0) or {}
+        return records.of_epoch(records.answered(data, verdict, Tier.PYTHON), int(config["epoch"]))
+
+    def search(self, flow: bytes) -> bytes | None:
+        """What the kernel knows of a held packet whose event was lost: slow, and only then."""
+        found = (data for data in self._pending.values() if data[records.FLOW] == flow)
+        return next(found, None) or self._flows.get(records.key_by_addresses(flow))
+
+    def total(self, data: bytes) -> tuple[int, int]:
+        """What a datagram flow has sent and received so far, payload bytes."""
+        for key in _flow_keys(data):
+            value = self._flows.get(key)
+            if value is not None:
+                record = records.unpack(value)
+                return record.sent, record.received
+        return 0, 0
+
+    def forget(self, data: bytes) -> None:
+        """Clears away what the kernel keeps of a datagram flow that is over."""
+        for key in _flow_keys(data):
+            self._flows.delete(key)
+        if data[records.HOME] == Home.RELEASED:  # the kernel has left its question to us
+            self._pending.delete(data[records.COOKIE])
+
+    def _is_flow_now(self, data: bytes) -> bool:
+        """Whether a datagram socket has turned to other peers since it asked about its first."""
+        if data[_PROTOCOL] != Protocol.UDP:
+            return False
+        asked = self._pending.get(data[records.COOKIE])
+        if asked is None:  # closed since
+            return self._flows.get(records.key_by_peer(records.unpack(data))) is not None
+        return bool(asked[records.FLAGS] & Flag.MARKER)
+
+
+def _flow_keys(data: bytes) -> tuple[bytes, bytes]:
+    """Under which keys a datagram flow may be: by its socket's peer, and by its addresses."""
+    return records.key_by_peer(records.unpack(data)), records.key_by_addresses(data[records.FLOW])

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+ *
+ * What the hold rules ask, by netfilter's bpf match, for each packet: must this one wait for Python? One copy is
+ * loaded for each guarded namespace. Yes is 1: the rule then sends the packet to the queue.
+ */
+#include "flow.h"
+#include "listener.h"
+#include "policy.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+const volatile __u32 tw_namespace = 0;
+
+/* The packet goes to the queue; Python hears whose it is before it sees it. */
+static __always_inline int tw_hold(struct tw_connection *c, const struct tw_connection *seen)
+{
+	tw_learn_ends(c, seen);
+	c->flags |= TW_REPORTED;
+	tw_count(TW_COUNT_HELD);
+	tw_emit(TW_EVENT_HELD, c);
+	return 1;
+}
+
+/* Refusing what comes in takes an answer packet, which only user space can send: it is held as well, and the gate
+ * refuses it should nobody be there. */
+static __always_inline int tw_takes_user_space(__u8 verdict)
+{
+	return tw_is_temporary(verdict) || verdict == TW_PERMANENT_BLOCK;
+}
+
+/* Known by its addresses alone: what comes in before the kernel has found a socket for it. */
+static __always_inline int tw_hold_by_addresses(struct tw_config *settings, struct tw_connection *seen)
+{
+	struct tw_listener *listener;
+	struct tw_connection *flow;
+	struct tw_flow_key key;
+
+	seen->namespace = tw_namespace;
+	seen->home = TW_HOME_ADDRESSES;
+	seen->direction = TW_IN;
+	tw_key_by_addresses(&key, seen);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow && flow->epoch == settings->epoch)
+		return tw_takes_user_space(flow->verdict) ? tw_hold(flow, seen) : 0;
+	if (flow) {
+		__builtin_memcpy(&seen->owner, &flow->owner, sizeof(seen->owner));
+		seen->direction = flow->direction;
+		seen->opened = flow->opened;
+	} else {
+		listener = tw_find_listener(tw_namespace, seen);
+		if (listener) {
+			__builtin_memcpy(&seen->owner, &listener->owner, sizeof(seen->owner));
+			seen->cookie = listener->cookie;
+		} else if (!settings->whole) {
+			return 0; /* for a program that is none of ours, or for nobody */
+		}
+		seen->opened = bpf_ktime_get_ns();
+	}
+	seen->used = seen->opened;
+	tw_decide(seen, 1);
+	bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
+	return tw_takes_user_space(seen->verdict) ? tw_hold(seen, seen) : 0;
+}
+
+/* The socket that a packet is known to belong to, 0 for none. A connection that is only waiting to be forgotten does not
+ * own the SYN of the next one. */
+static __always_inline __u64 tw_socket(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	return sk && sk->state != TCP_TIME_WAIT ? bpf_get_socket_cookie(skb) : 0;
+}
+
+__noinline int tw_hold_slow(struct __sk_buff *skb, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection seen = { }, *c;
+	__u64 cookie = tw_socket(skb);
+	struct tw_flow_key key;
+	struct tw_headers h;
+
+	if (!settings || tw_parse_headers(skb, &h) || (h.flags & TW_LATER_FRAGMENT))
+		return 0;
+	if (h.protocol != IPPROTO_TCP && h.protocol != IPPROTO_UDP)
+		return 0;
+	tw_ends(&seen, &h, incoming);
+	c = cookie ? bpf_map_lookup_elem(&pending, &cookie) : NULL;
+	if (c && (c->flags & TW_MARKER)) { /* a socket with many peers: is it this one? */
+		seen.cookie = cookie;
+		tw_key_by_peer(&key, &seen);
+		c = bpf_map_lookup_elem(&flows, &key);
+		return c && tw_is_temporary(c->verdict) ? tw_hold(c, &seen) : 0;
+	}
+	if (c)
+		return tw_is_temporary(c->verdict) ? tw_hold(c, &seen) : 0;
+	if (!incoming || cookie)
+		return 0;
+	if (h.protocol == IPPROTO_TCP && (h.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return 0;
+	return tw_hold_by_addresses(settings, &seen);
+}
+
+/* Most packets belong to a socket about which there is no question: they cost one look. */
+static __always_inline int tw_must_wait(struct __sk_buff *skb, int incoming)
+{
+	__u64 cookie = tw_socket(skb);
+
+	if (cookie) {
+		if (!bpf_map_lookup_elem(&pending, &cookie))
+			return 0;
+	} else if (!incoming) {
+		return 0;
+	}
+	return tw_hold_slow(skb, incoming);
+}
+
+SEC("socket")
+int tw_hold_out(struct __sk_buff *skb)
+{
+	return tw_must_wait(skb, 0);
+}
+
+SEC("socket")
+int tw_hold_in(struct __sk_buff *skb)
+{
+	return tw_must_wait(skb, 1);
+}

@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+ *
+ * Layers: IP packet out and in, with datagram data. The gate: whatever happened before, only packets of accepted
+ * connections pass, and datagram bytes are counted. A packet of a decided socket costs one look into
+ * the socket's own storage; everything else is the slow path.
+ */
+/* build: enforce */
+/* build: observe -DOBSERVE */
+#include "adopt.h"
+#include "flow.h"
+#include "listener.h"
+#include "peer.h"
+#include "sight.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Older kernels cannot say which namespace a packet without an owner is in. */
+const volatile __u8 tw_packet_has_namespace = 0;
+
+static __always_inline void tw_add(struct tw_connection *c, __u32 bytes, int incoming)
+{
+	__sync_fetch_and_add(incoming ? &c->received : &c->sent, bytes);
+	c->used = bpf_ktime_get_coarse_ns();
+}
+
+/* A question that comes up at the gate, where nothing can be held any more: this packet is dropped, whatever `fail` says,
+ * and the next one meets the hold match. */
+static __always_inline int tw_ask_late(struct tw_config *settings, struct tw_connection *c)
+{
+	if (tw_ask(c))
+		return TW_PERMANENT_DROP;
+	return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
+}
+
+/* What has come in may have been asked about by its addresses already. */
+static __always_inline struct tw_connection *tw_known_by_addresses(struct tw_config *settings, const struct tw_connection *c, struct tw_flow_key *key)
+{
+	struct tw_connection *known;
+
+	tw_key_by_addresses(key, c);
+	known = bpf_map_lookup_elem(&flows, key);
+	return known && known->epoch == settings->epoch ? known : NULL;
+}
+
+/* A connected socket whose verdict is not this policy's: the answer may be waiting, or the policy has changed. */
+static __always_inline int tw_refresh(struct tw_config *settings, struct tw_connection *c, struct tw_flow_key *key)
+{
+	__u64 cookie = c->cookie;
+	struct tw_connection *answer = bpf_map_lookup_elem(&pending, &cookie), *known;
+
+	if (tw_is_answer(answer, settings, c)) {
+		tw_take(c, answer);
+		if (!tw_is_temporary(c->verdict))
+			bpf_map_delete_elem(&pending, &cookie);
+		return c->verdict;
+	}
+	if (c->epoch == settings->epoch && (c->verdict != TW_UNDECIDED || !settings->enforce))
+		return c->verdict;
+	known = c->flags & TW_REGISTERED ? tw_known_by_addresses(settings, c, key) : NULL;
+	if (known && !tw_is_temporary(known->verdict) && known->owner.pid == c->owner.pid)
+		tw_take(c, known);
+	else
+		tw_decide(c, 1);
+	if (c->verdict == TW_UNDECIDED && settings->enforce)
+		return c->home == TW_HOME_RELEASED ? TW_PERMANENT_DROP : tw_ask_late(settings, c);
+	if (answer)
+		bpf_map_delete_elem(&pending, &cookie);
+	return c->verdict;
+}
+
+/* Later packets of this flow that come in before a socket is found will find it by its addresses. */
+static __always_inline void tw_register(struct tw_connection *c, const struct tw_connection *seen, struct tw_flow_key *key)
+{
+	struct tw_connection *copy;
+
+	tw_key_by_addresses(key, seen);
+	c->flags |= TW_REGISTERED;
+	bpf_map_update_elem(&flows, key, c, BPF_ANY);
+	copy = bpf_map_lookup_elem(&flows, key);
+	if (!copy)
+		return;
+	tw_learn_ends(copy, seen);
+	copy->home = TW_HOME_ADDRESSES;
+	copy->flags |= TW_REPORTED;
+}
+
+/* What has no verdict of its own yet: decided with all that a packet tells. */
+static __always_inline int tw_decide_flow(struct tw_config *settings, struct tw_connection *c, struct tw_flow_key *key)
+{
+	struct tw_connection *known = bpf_map_lookup_elem(&flows, key);
+
+	if (known && (known->epoch == settings->epoch))
+		return known->verdict;
+	tw_decide(c, 1);
+	bpf_map_update_elem(&flows, key, c, BPF_ANY);
+	return c->verdict;
+}
+
+/* What was decided about a flow before its socket was found, if it was decided for this socket's program. */
+static __always_inline int tw_inherit(struct tw_config *settings, struct tw_connection *c, struct tw_connection *seen, struct tw_flow_key *key)
+{
+	struct tw_connection *known = tw_known_by_addresses(settings, seen, key);
+	struct tw_listener *listener;
+
+	if (!known)
+		return 0;
+	if (known->owner.pid != c->owner.pid || known->owner.started != c->owner.started) {
+		tw_decide(seen, 1);
+		if (seen->verdict != TW_UNDECIDED || !settings->enforce)
+			return 1;
+		/* whoever waits at the port speaks for all who share it; else it was the port of another program */
+		listener = tw_find_listener(seen->namespace, seen);
+		if (!listener || listener->owner.pid != known->owner.pid) {
+			bpf_map_delete_elem(&flows, key);
+			return 0;
+		}
+	}
+	tw_take(seen, known);
+	seen->flags |= TW_REGISTERED;
+	return 1;
+}
+
+/* Something came in that must be asked about, and was not: nobody is known to wait there, since the socket has its port
+ * from the kernel. From now on it is known; this packet is dropped, and the next one is held. */
+__noinline int tw_wait_here(struct __sk_buff *skb, struct tw_connection *c, struct tw_connection *seen)
+{
+	struct tw_listener_key place = { .protocol = IPPROTO_UDP };
+	struct tw_listener listener = { };
+	struct bpf_sock *sk = skb->sk;
+
+	if (!sk || !c || !seen || tw_find_listener(seen->namespace, seen))
+		return 0;
+	listener.cookie = c->cookie;
+	place.namespace = seen->namespace;
+	place.port = seen->local_port;
+	place.family = seen->family;
+	__builtin_memcpy(place.address, seen->local, 16);
+	__builtin_memcpy(&listener.owner, &c->owner, sizeof(listener.owner));
+	tw_listen(sk, &place, &listener);
+	return 1;
+}
+
+/* Python must decide this flow, and yet its packet was not held: it may have been answered in the place of its socket,
+ * or the mark at the socket has given way to such an answer. */
+static __always_inline int tw_recall(struct tw_config *settings, struct tw_connection *c, struct tw_connection *flow)
+{
+	__u64 cookie = c->cookie;
+	struct tw_connection *asked = bpf_map_lookup_elem(&pending, &cookie);
+
+	if (asked && (asked->flags & TW_MARKER))
+		return TW_UNDECIDED;
+	if (tw_is_answer(asked, settings, flow))
+		tw_take(flow, asked);
+	if (c->home != TW_HOME_RELEASED) {
+		flow->flags |= TW_MARKER;
+		if (!tw_ask(flow) && flow->verdict == TW_UNDECIDED)
+			return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
+	}
+	return flow->verdict == TW_UNDECIDED ? TW_PERMANENT_DROP : flow->verdict;
+}
+
+/* The flow of a datagram, from what is known of its socket and of its addresses. */
+static __always_inline void tw_open_flow(struct tw_config *settings, struct tw_connection *c, struct tw_connection *flow, struct tw_connection *seen, struct tw_flow_key *key, int incoming)
+{
+	__builtin_memcpy(&seen->owner, &c->owner, sizeof(seen->owner));
+	seen->home = TW_HOME_PEER;
+	seen->opened = seen->used = bpf_ktime_get_ns();
+	seen->direction = incoming ? TW_IN : TW_OUT;
+	if (flow) {
+		__builtin_memcpy(&seen->owner, &flow->owner, sizeof(seen->owner));
+		seen->direction = flow->direction;
+		seen->opened = flow->opened;
+		seen->sent = flow->sent;
+		seen->received = flow->received;
+		seen->flags = flow->flags;
+	}
+	if (!tw_inherit(settings, c, seen, key))
+		tw_decide(seen, 1);
+	tw_key_by_peer(key, seen);
+	bpf_map_update_elem(&flows, key, seen, BPF_ANY);
+}
+
+/* A datagram of a socket with many peers. */
+__noinline int tw_datagram(struct __sk_buff *skb, struct tw_connection *c, struct tw_connection *seen, __u32 bytes, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *flow;
+	struct tw_flow_key key;
+	int verdict;
+
+	if (!settings || !c || !seen)
+		return TW_UNDECIDED;
+	if (!c->home) { /* written to before it has written itself */
+		c->home = TW_HOME_PEER;
+		c->flags |= TW_MARKER;
+	}
+	seen->cookie = c->cookie;
+	tw_key_by_peer(&key, seen);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow || flow->epoch != settings->epoch || (incoming && flow->verdict == TW_UNDECIDED && settings->enforce)) {
+		tw_open_flow(settings, c, flow, seen, &key, incoming);
+		if (seen->verdict == TW_UNDECIDED && settings->enforce) {
+			if (c->home == TW_HOME_RELEASED)
+				return TW_PERMANENT_DROP;
+			if (incoming)
+				return tw_wait_here(skb, c, seen) ? TW_PERMANENT_DROP : TW_UNDECIDED;
+			seen->flags |= TW_MARKER;
+			return tw_ask_late(settings, seen);
+		}
+		flow = bpf_map_lookup_elem(&flows, &key);
+		if (!flow)
+			return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
+	}
+	verdict = flow->verdict;
+	if (verdict == TW_UNDECIDED && settings->enforce)
+		verdict = tw_recall(settings, c, flow);
+	if (!(flow->flags & TW_REGISTERED))
+		tw_learn_ends(flow, seen);
+	if (!(flow->flags & TW_REPORTED) && (verdict != TW_UNDECIDED || !settings->enforce))
+		tw_report(settings, flow);
+	if (tw_is_accept(verdict) || !settings->enforce) {
+		tw_add(flow, bytes, incoming);
+		if (!(flow->flags & TW_REGISTERED) || !tw_same_local(flow, seen))
+			tw_register(flow, seen, &key);
+	}
+	return verdict;
+}
+
+/* A packet without anything in its socket: sockets of the kernel itself, or a SYN at a listener. */
+static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_buff *skb, struct tw_connection *c, struct tw_connection *seen, struct tw_flow_key *key, __u8 tcp_flags, int incoming)
+{
+	if (c) {
+		__builtin_memcpy(&seen->owner, &c->owner, sizeof(seen->owner));
+	} else {
+		if (!tw_packet_has_namespace)
+			return TW_PERMANENT_ACCEPT;
+		__u64 cookie = bpf_get_netns_cookie(skb);
+		__u32 *namespace = bpf_map_lookup_elem(&namespaces, &cookie);
+
+		if (!namespace)
+			return TW_PERMANENT_ACCEPT;
+		seen->namespace = *namespace;
+	}
+	/* only a SYN opens a TCP connection; what it leads to has storage of its own */
+	if (seen->protocol == IPPROTO_TCP && (tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+		return TW_PERMANENT_ACCEPT;
+	seen->home = TW_HOME_ADDRESSES;
+	seen->direction = incoming ? TW_IN : TW_OUT;
+	seen->opened = seen->used = bpf_ktime_get_ns();
+	tw_key_by_addresses(key, seen);
+	return tw_decide_flow(settings, seen, key);
+}
+
+/* Whether a packet is of the connection that its socket is. What goes out is what the program wrote to its peer, whatever
+ * address translation has made of it; what comes in at a datagram socket may be from anybody, should it not be connected
+ * any more. */
+static __always_inline int tw_is_of(const struct tw_connection *c, const struct tw_connection *seen, int incoming)
+{
+	return !incoming || c->protocol == IPPROTO_TCP || tw_same_remote(c, seen);
+}
+
+__noinline int tw_slow(struct __sk_buff *skb, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *c = NULL;
+	struct tw_sight sight = { };
+	struct tw_flow_key key;
+	struct bpf_sock *sk;
+	__u8 protocol;
+	int verdict;
+
+	if (!settings || !tw_see(skb, &sight, incoming))
+		return TW_GO;
+	protocol = sight.ends.protocol;
+	sk = skb->sk;
+	if (sk) {
+		c = bpf_sk_storage_get(&sockets, sk, 0, 0);
+		if (!c && tw_adopted(bpf_get_socket_cookie(skb)))
+			c = tw_storage(sk, bpf_get_socket_cookie(skb));
+		if (c)
+			sight.ends.namespace = c->namespace;
+	}
+	if (incoming && protocol == IPPROTO_TCP && (sight.tcp_flags & TCP_RST))
+		return TW_GO; /* it ends what it belongs to; our own refusals come this way */
+	if (c && sight.routed) {
+		verdict = TW_PERMANENT_DROP; /* past its verdict */
+	} else if (c && (c->flags & TW_CONNECTED) && tw_is_of(c, &sight.ends, incoming)) {
+		if (c->protocol == IPPROTO_UDP && !(c->flags & TW_REGISTERED))
+			tw_learn_ends(c, &sight.ends);
+		verdict = tw_refresh(settings, c, &key);
+		if (c->protocol == IPPROTO_UDP) {
+			if (verdict != TW_UNDECIDED || !settings->enforce)
+				tw_report(settings, c);
+			if (tw_is_accept(verdict) || !settings->enforce) {
+				tw_add(c, sight.payload, incoming);
+				/* once, or when its way has changed; for a closed socket that is where its bytes are found */
+				if (!(c->flags & TW_REGISTERED) || c->home == TW_HOME_RELEASED || !tw_same_local(c, &sight.ends))
+					tw_register(c, &sight.ends, &key);
+			}
+		}
+	} else if (c && protocol == IPPROTO_UDP) {
+		verdict = tw_datagram(skb, c, &sight.ends, sight.payload, incoming);
+	} else {
+		verdict = tw_stranger(settings, skb, c, &sight.ends, &key, sight.tcp_flags, incoming);
+	}
+	return settings->enforce ? tw_gate(settings, verdict) : TW_GO;
+}
+
+/* The same for nearly all packets, without parsing: 1 is yes, 0 is that tw_slow must look. A datagram that goes out from
+ * another address or port than the last one is for tw_slow too. */
+static __always_inline int tw_is_plainly_of(struct __sk_buff *skb, const struct tw_connection *c, int incoming)
+{
+	const __u8 *ip = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const __u8 *theirs = incoming ? c->remote : c->local;
+	__u16 port = bpf_htons(incoming ? c->remote_port : c->local_port);
+	const __u64 *x = (const __u64 *)(ip + 8), *y = (const __u64 *)theirs;
+
+	if (c->family == 4) {
+		if (ip + 28 > end || ip[0] != TW_IPV4_PLAIN)
+			return 0;
+		return c->protocol == IPPROTO_TCP || (*(__u32 *)(ip + 12) == *(const __u32 *)theirs && *(__u16 *)(ip + 20) == port);
+	}
+	if (ip + 48 > end || ip[6] != c->protocol)
+		return 0;
+	return c->protocol == IPPROTO_TCP || (x[0] == y[0] && x[1] == y[1] && *(__u16 *)(ip + 40) == port);
+}
+
+static __always_inline int tw_packet(struct __sk_buff *skb, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *c;
+
+	if (!settings || !skb->sk)
+		return TW_WITHIN(tw_slow(skb, incoming), 3);
+	c = bpf_sk_storage_get(&sockets, skb->sk, 0, 0);
+	if (c && c->epoch == settings->epoch && c->verdict == TW_PERMANENT_ACCEPT && (c->flags & TW_CONNECTED) &&
+	    tw_is_plainly_of(skb, c, incoming)) {
+		if (c->protocol == IPPROTO_TCP)
+			return TW_GO; /* the kernel counts */
+		if ((c->flags & TW_REGISTERED) && c->home == TW_HOME_SOCKET) {
+			tw_add(c, skb->len - (c->family == 4 ? 28 : 48), incoming);
+			return TW_GO;
+		}
+	}
+	return TW_WITHIN(tw_slow(skb, incoming), 3);
+}
+
+SEC("cgroup_skb/egress")
+int tw_egress(struct __sk_buff *skb)
+{
+	return TW_ENFORCED(tw_packet(skb, 0));
+}
+
+SEC("cgroup_skb/ingress")
+int tw_ingress(struct __sk_buff *skb)
+{
+	return TW_ENFORCED(tw_packet(skb, 1) == TW_GO);
+}

@@ -1,0 +1,219 @@
+"""Between the kernel's structures and the model: connections, events, processes.
+
+Everything is cut out of the bytes by offsets that come from the objects' BTF. The *flow* of a connection, 42 bytes
+from ``namespace`` to ``remote_port`` of struct tw_connection, names it; a packet's flow
+(`_native.receive`) is the same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum, IntFlag
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from tidewaiter.kernel import objects
+from tidewaiter.model.connection import Connection, Tier
+from tidewaiter.model.key import Address, ConnectionKey, Direction
+from tidewaiter.model.packet import Packet
+from tidewaiter.model.process import UNKNOWN, Process
+from tidewaiter.model.verdict import Verdict
+
+
+class Home(IntEnum):
+    """Where the verdict of a connection is kept (enum tw_home)."""
+
+    SOCKET = 1
+    PEER = 2
+    ADDRESSES = 3
+    RELEASED = 4
+
+
+class Flag(IntFlag):
+    """enum tw_flag."""
+
+    CONNECTED = 1
+    REGISTERED = 4
+    REPORTED = 8
+    MARKER = 16
+    OWN = 32
+    ADOPTED = 64
+
+
+class EventKind(IntEnum):
+    """enum tw_event_kind."""
+
+    HELD = 1
+    DECIDED = 2
+    ESTABLISHED = 3
+    ENDED = 4
+    RELEASED = 5
+
+
+TIERS = {1: Tier.CACHE, 2: Tier.KERNEL, 3: Tier.PYTHON}
+TIER_NUMBERS = {tier: number for number, tier in TIERS.items()}
+NO_RULE = 0xFFFFFFFF
+SCOPE_NAMESPACE = 1 << 63
+
+_types = objects.types()
+CONNECTION = _types.structure("tw_connection")
+PROCESS = _types.structure("tw_process")
+FLOW_KEY = _types.structure("tw_flow_key")
+EVENT = _types.structure("tw_event")
+CONNECTION_SIZE = CONNECTION.size
+
+
+def _span(first: str, last: str, size: int) -> slice:
+    return slice(CONNECTION.offset(first), CONNECTION.offset(last) + size)
+
+
+FLOW = _span("namespace", "remote_port", 2)
+"""The bytes of struct tw_connection that name it."""
+
+COOKIE = _span("cookie", "cookie", 8)
+_EPOCH = _span("epoch", "epoch", 4)
+HOME = CONNECTION.offset("home")
+FLAGS = CONNECTION.offset("flags")
+_RULE_TO_TIER = _span("rule", "tier", 1)
+_ANSWER = struct.Struct("<IBB")
+EVENT_KIND = EVENT.offset("kind")
+"""Where the low byte of an event's kind is: all there is of it."""
+
+_EVENT_START = EVENT.offset("connection_owner_started")
+EVENT_CONNECTION = slice(_EVENT_START, _EVENT_START + CONNECTION_SIZE)
+EVENT_FLOW = slice(_EVENT_START + FLOW.start, _EVENT_START + FLOW.stop)
+_KEY_BY_ADDRESSES = struct.Struct("<Q38s2x")
+_KEY_BY_PEER = struct.Struct("<Q16x16sBB2xH2x")
+_DIRECTIONS = tuple(Direction)
+_VERDICTS = tuple(Verdict)
+_TIERS = (None, Tier.CACHE, Tier.KERNEL, Tier.PYTHON)
+
+
+class Record(NamedTuple):
+    """The fields of struct tw_connection in order; ``unpack`` makes one of its bytes."""
+
+    started: int
+    cgroup: int
+    pid: int
+    uid: int
+    gid: int
+    program: int
+    image: int
+    version: int
+    cookie: int
+    opened: int
+    established: int
+    used: int
+    sent: int
+    received: int
+    epoch: int
+    rule: int
+    verdict: int
+    tier: int
+    direction: int
+    flags: int
+    namespace: int
+    local: bytes
+    remote: bytes
+    family: int
+    protocol: int
+    local_port: int
+    remote_port: int
+    home: int
+    unused: int = 0
+
+
+class Event(NamedTuple):
+    """What the kernel tells: kind, the connection's bytes, time (ns, CLOCK_MONOTONIC)."""
+
+    kind: int
+    connection: bytes
+    time: int
+
+
+def event(data: bytes) -> Event:
+    """An event from the ring buffer."""
+    return Event(data[EVENT_KIND], data[EVENT_CONNECTION], int.from_bytes(data[:8], "little"))
+
+
+def unpack(connection: bytes) -> Record:
+    """struct tw_connection by its fields."""
+    return Record._make(CONNECTION.unpack_tuple(connection))
+
+
+@lru_cache(maxsize=4096)
+def address(data: bytes, family: int) -> Address:
+    """An address of 16 bytes; IPv4 takes the first four."""
+    return IPv4Address(data[:4]) if family == 4 else IPv6Address(data)
+
+
+def address_bytes(value: Address) -> bytes:
+    """The inverse of `address`."""
+    return value.packed.ljust(16, b"\0")
+
+
+def key(record: Record) -> ConnectionKey:
+    """The model's key of a connection."""
+    family = record.family
+    return ConnectionKey._make(  # the kernel's word: not checked again
+        (
+            record.protocol,
+            address(record.local, family),
+            record.local_port,
+            address(record.remote, family),
+            record.remote_port,
+            record.namespace,
+        )
+    )
+
+
+def connection(record: Record, process: Process, rules: tuple[str, ...] = ()) -> Connection:
+    """The model's connection; ``rules`` are the names of the rules by number."""
+    rule = record.rule
+    return Connection(
+        0,
+        key(record),
+        _DIRECTIONS[record.direction],
+        process,
+        _VERDICTS[record.verdict],
+        rules[rule] if rule < len(rules) else "",
+        _TIERS[record.tier],
+        record.cookie,
+        record.opened,
+        record.established,
+        0,
+        record.sent,
+        record.received,
+    )
+
+
+def connection_of_packet(packet: Packet, incoming: bool, namespace: int) -> Connection:
+    """A held packet of which the kernel told nothing (its event was lost): known by its addresses alone."""
+    here = (packet.destination, packet.destination_port)
+    there = (packet.source, packet.source_port)
+    if not incoming:
+        here, there = there, here
+    name = ConnectionKey(packet.protocol, *here, *there, namespace)
+    return Connection(id=0, key=name, direction=Direction.IN if incoming else Direction.OUT, process=UNKNOWN)
+
+
+def answered(connection: bytes, verdict: Verdict, tier: Tier, rule: int = NO_RULE) -> bytes:
+    """The same structure with a verdict in it, to be written back. It stays one of its policy's epoch."""
+    answer = _ANSWER.pack(rule, verdict, TIER_NUMBERS[tier])
+    return connection[: _RULE_TO_TIER.start] + answer + connection[_RULE_TO_TIER.stop :]
+
+
+def of_epoch(connection: bytes, epoch: int) -> bytes:
+    """The same structure as one of another policy."""
+    return connection[: _EPOCH.start] + struct.pack("<I", epoch) + connection[_EPOCH.stop :]
+
+
+def key_by_peer(record: Record) -> bytes:
+    """struct tw_flow_key of a datagram flow, by its socket and its remote end."""
+    return _KEY_BY_PEER.pack(record.cookie, record.remote, record.family, record.protocol, record.remote_port)
+
+
+def key_by_addresses(flow: bytes) -> bytes:
+    """struct tw_flow_key of a connection by its addresses alone."""
+    return _KEY_BY_ADDRESSES.pack(SCOPE_NAMESPACE | int.from_bytes(flow[:4], "little"), flow[4:])

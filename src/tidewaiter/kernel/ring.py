@@ -1,0 +1,57 @@
+"""The ring buffer in which the kernel half tells what happens (BPF_MAP_TYPE_RINGBUF).
+
+Layout, from Documentation/bpf/ringbuf.rst: a page with the consumer's position, a page with the producer's,
+then the data, mapped twice in a row so that a record never has to be put together from two ends.
+A record is a header of eight bytes (length with two flag bits, page offset) and its data, rounded up to eight.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+from tidewaiter.kernel import _native
+
+_BUSY, _DISCARDED, _HEADER = 1 << 31, 1 << 30, 8
+
+
+class Ring:
+    """One consumer of one ring buffer of ``size`` bytes. Bounded: what does not fit is counted in the kernel."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._control = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._ring = mmap.mmap(
+            fd, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE
+        )
+
+    def drain(self, limit: int = 1024) -> list[bytes]:
+        """The records that are there, at most ``limit``, oldest first."""
+        return _native.drain(self._control, self._ring, limit)
+
+    def skip(self) -> None:
+        """Forgets what is there: events from before our time."""
+        self._control[:8] = self._ring[:8]
+
+    def close(self) -> None:
+        """Unmaps it."""
+        self._control.close()
+        self._ring.close()
+
+
+def drain(control: mmap.mmap, ring: mmap.mmap, limit: int) -> list[bytes]:
+    """The reference of `_native.drain`, which does the same with the memory barriers that C can have."""
+    mask = (len(ring) - mmap.PAGESIZE) // 2 - 1
+    (consumer,), (producer,) = struct.unpack_from("Q", control), struct.unpack_from("Q", ring)
+    records: list[bytes] = []
+    while limit > 0 and consumer < producer:
+        limit -= 1
+        at = mmap.PAGESIZE + (consumer & mask)
+        (length,) = struct.unpack_from("I", ring, at)
+        if length & _BUSY:
+            break
+        size = length & ~(_BUSY | _DISCARDED)
+        if not length & _DISCARDED:
+            records.append(ring[at + _HEADER : at + _HEADER + size])
+        consumer += size + _HEADER + 7 & ~7
+        struct.pack_into("Q", control, 0, consumer)
+    return records

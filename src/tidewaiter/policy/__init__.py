@@ -1,0 +1,28 @@
+"""The policy: which connection is accepted, blocked, dropped or asked about, and by which rule.
+
+A `Policy` is read from TOML (`document`, with `positions` to point at what is wrong) or made of `Rule`
+objects in Python. A `Classifier` decides by it in Python; `compile_tables` gives the same bit sets in the
+form that the kernel evaluates. Nothing here does I/O while it decides. It may import `tidewaiter.model`
+and `tidewaiter.protocol` only.
+"""
+
+from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.document import Policy, PolicyError
+from tidewaiter.policy.rule import Answer, Decision, Facts, Network, PortSpan, Rule, programs_on_disk
+from tidewaiter.policy.tables import KernelTables, RuleAction, compile_tables
+
+__all__ = [
+    "Answer",
+    "Classifier",
+    "Decision",
+    "Facts",
+    "KernelTables",
+    "Network",
+    "Policy",
+    "PolicyError",
+    "PortSpan",
+    "Rule",
+    "RuleAction",
+    "compile_tables",
+    "programs_on_disk",
+]

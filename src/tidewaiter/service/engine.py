@@ -1,0 +1,295 @@
+"""The loop: what the machine brings goes to the driver, what the policy cannot say goes to whoever was asked.
+
+One thread does all of it. It waits in one place, `Machine.wait`; everything else is quick, except your function,
+during which other held packets wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tidewaiter.driver.core import SECOND, Action, Asked, Driver, Event
+from tidewaiter.host import install
+from tidewaiter.host.install import Installed
+from tidewaiter.host.machine import Judge, Machine
+from tidewaiter.host.scope import Scope
+from tidewaiter.kernel.objects import Mode
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.rule import Answer, Facts
+
+log = logging.getLogger("tidewaiter")
+
+PERMANENT = {
+    Answer.ACCEPT: Verdict.PERMANENT_ACCEPT,
+    Answer.BLOCK: Verdict.PERMANENT_BLOCK,
+    Answer.DROP: Verdict.PERMANENT_DROP,
+}
+
+_ROUND = 20_000_000
+"""Nanoseconds for which held packets may put commands, time-outs and most bookkeeping off."""
+
+_UNSETTLED = 512
+"""How much bookkeeping may pile up meanwhile."""
+
+_QUIET = 0.002
+"""Seconds without a packet after which it is done."""
+
+_PATIENCE = 30.0
+"""Seconds to wait for the engine's thread."""
+
+
+class Counted(NamedTuple):
+    """A connection has carried more bytes since the last count."""
+
+    connection: Connection
+
+
+Listener = Callable[[Event | Counted], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run. ``timeout`` in seconds: how long a packet waits for an answer before ``on_timeout`` is it.
+
+    ``held`` bounds the packets that wait; the oldest gives way. ``count_every`` in seconds, 0 for never.
+    """
+
+    name: str = "host"
+    scope: Scope = field(default_factory=Scope.host)
+    mode: Mode = Mode.ENFORCE
+    fail_open: bool = False
+    timeout: float = 30.0
+    on_timeout: Verdict = Verdict.PERMANENT_BLOCK
+    held: int = 1024
+    count_every: float = 0.0
+
+
+class Engine:
+    """A firewall in force from `start` to `stop`.
+
+    ``decide`` answers at once for each connection that the policy says to ask about. Where it does not (None), ``ask``
+    is told, and the answer comes through `answer`. ``listener`` hears of everything. All of them run in the
+    engine's thread, and at last ``ended``, when the loop has come to its end in whatever way (see ``failure``).
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: Settings,
+        *,
+        decide: Judge | None = None,
+        ask: Callable[[Asked], None] | None = None,
+        listener: Listener | None = None,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.settings = settings
+        self._decide, self._ask, self._listener, self._ended = decide, ask, listener, ended
+        self._use(policy)
+        self._commands: deque[Callable[[], list[Action]]] = deque()
+        self._stopping = False
+        self._next_count = 0
+        self._next_round = 0
+        self.driver = Driver(
+            packets=settings.held,
+            timeout=int(settings.timeout * SECOND),
+            timeout_verdict=settings.on_timeout,
+        )
+        self.failure: BaseException | None = None
+        self._installed: Installed | None = None
+
+    def start(self) -> None:
+        """Puts the firewall into the kernel and starts the thread. Raises what `install.install` raises."""
+        settings = self.settings
+        self._installed = install.install(
+            settings.name,
+            settings.scope,
+            settings.mode,
+            self._policy,
+            fail_open=settings.fail_open,
+            events=self._listener is not None,
+        )
+        try:
+            self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
+        except BaseException:
+            install.remove(self._installed)
+            self._installed = None
+            raise
+        self._thread = threading.Thread(target=self._run, name="tidewaiter", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> list[str]:
+        """Resolves what is held as ``fail`` says, and removes everything. Returns what could not be removed."""
+        if self._installed is None:
+            return []
+        self._stopping = True
+        self.machine.wake()
+        self._thread.join()
+        self.machine.close()
+        failures = install.remove(self._installed)
+        self._installed = None
+        return failures
+
+    @property
+    def running(self) -> bool:
+        """False after `stop`, or when the thread ended by an error (see ``failure``)."""
+        return self._installed is not None and self._thread.is_alive()
+
+    @property
+    def installed(self) -> bool:
+        """Whether there is anything for `stop` to remove."""
+        return self._installed is not None
+
+    def answer(self, packet: int, verdict: Verdict) -> None:
+        """An answer to a question, from any thread."""
+        self.command(lambda: self._answer(packet, verdict))
+
+    def load(self, policy: Policy) -> None:
+        """Puts another policy in force, from any other thread; open connections are decided again by it.
+
+        Raises KernelError when the kernel refuses it, and then the old one stays; RuntimeError when no
+        firewall is in force.
+        """
+        if not self.running:
+            raise RuntimeError("no firewall is in force: load a policy between start and stop")
+        done: Future[None] = Future()
+
+        def change() -> list[Action]:
+            try:
+                assert self._installed is not None
+                install.replace_policy(self._installed, policy)
+                self._use(policy)
+                self.machine.name_rules(self._installed.state.rules)
+            except Exception as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+            return []
+
+        self.command(change)
+        done.result(timeout=_PATIENCE)
+
+    def _use(self, policy: Policy) -> None:
+        self._policy, self._classifier = policy, Classifier(policy.on_this_host())
+        self._questions = {rule.name for rule in policy.rules if rule.answer is Answer.ASK}
+
+    def statistics(self) -> dict[str, int]:
+        """What has happened so far, the driver's counters and the kernel's."""
+        return self.machine.statistics()
+
+    def _answer(self, packet: int, verdict: Verdict) -> list[Action]:
+        held = self.driver.packets.get(packet)
+        actions = self.driver.verdict(packet, verdict, time.monotonic_ns())
+        following = self.driver.packets.first(held.flow) if held and verdict.decided else None
+        connection = self.driver.find(held.flow) if held else None
+        if self._ask is not None and following is not None and connection is not None:
+            self._ask(Asked(connection, following, first=False, waiting=1))  # it held for one packet only
+        return actions
+
+    def command(self, command: Callable[[], list[Action]]) -> None:
+        """Runs something in the engine's thread, from any thread, and carries out the actions that it returns."""
+        self._commands.append(command)
+        self.machine.wake()
+
+    def _run(self) -> None:
+        try:
+            if self._listener is not None:
+                self.machine.carry_out(self.machine.meet())
+                self._dispatch()
+            while not self._stopping:
+                self.machine.wait(self._patience())
+                self._step()
+            verdict = Verdict.PERMANENT_ACCEPT if self.settings.fail_open else Verdict.PERMANENT_DROP
+            self.machine.carry_out(self.driver.rundown(verdict, time.monotonic_ns()))
+            self._dispatch()
+        except BaseException as error:
+            self.failure = error
+            log.critical("the firewall's loop has ended: %s", error, exc_info=True)
+        finally:
+            self._ended()
+
+    def _step(self) -> None:
+        machine = self.machine
+        actions = machine.collect(self._judge)
+        if actions:
+            machine.carry_out(actions)
+        self._dispatch()
+        now = time.monotonic_ns()
+        if machine.busy and now < self._next_round and machine.unsettled < _UNSETTLED:
+            return  # the next packet may wait already, and the program that was answered for our processor
+        self._next_round = now + _ROUND
+        if actions := machine.settle():
+            machine.carry_out(actions)
+        while self._commands:  # each is carried out before the next: a later one may tell that it is
+            machine.carry_out(self._commands.popleft()())
+        if actions := self.driver.tick(now):
+            machine.carry_out(actions)
+        self._dispatch()
+        if self.settings.count_every and now >= self._next_count:
+            self._next_count = now + int(self.settings.count_every * SECOND)
+            self._count()
+
+    def _dispatch(self) -> None:
+        while events := self.driver.events():
+            actions: list[Action] = []
+            for event in events:
+                # an answer to the first packet of a connection answers for those behind it
+                if type(event) is Asked and self.driver.packets.get(event.packet) is not None:
+                    actions += self._question(event)
+            if actions:
+                self.machine.carry_out(actions)
+            if self._listener is not None:
+                for event in events:
+                    self._tell(self._listener, event)
+
+    def _judge(self, connection: Connection) -> Verdict | None:
+        """What the policy, or else your function, says at once."""
+        if connection.rule not in self._questions:  # else the kernel has found the rule already
+            decision = self._classifier.decide(Facts.of(connection))
+            connection.rule = decision.rule or "default"
+            if decision.answer is not Answer.ASK:
+                return PERMANENT[decision.answer]
+        if self._decide is None:
+            return None
+        try:
+            return self._decide(connection)
+        except Exception:
+            log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
+            return self.settings.on_timeout
+
+    def _question(self, asked: Asked) -> list[Action]:
+        """A packet that is held, and was not answered for the whole connection on sight."""
+        judged = self.machine.judged
+        verdict = judged[asked.packet] if asked.packet in judged else self._judge(asked.connection)
+        if verdict is not None:
+            return self.driver.verdict(asked.packet, verdict, time.monotonic_ns(), rule=asked.connection.rule)
+        if self._ask is not None and asked.waiting == 1:
+            self._ask(asked)
+        return []
+
+    def _count(self) -> None:
+        moved = self.machine.count()
+        if self._listener is not None:
+            for connection in moved:
+                self._tell(self._listener, Counted(connection))
+
+    def _tell(self, listener: Listener, event: Event | Counted) -> None:
+        try:
+            listener(event)
+        except Exception:
+            log.exception("a listener failed on %s", type(event).__name__)
+
+    def _patience(self) -> float:
+        if self.machine.unsettled:
+            return _QUIET
+        deadline = self.driver.deadline()
+        return 1.0 if deadline is None else max(0.0, (deadline - time.monotonic_ns()) / SECOND)

@@ -1,0 +1,110 @@
+"""What happens, as the objects that ``--json`` prints and the terminal shows: docs/reference/events.md.
+
+One object an event: ``connection`` (somebody begins), ``verdict`` (what became of it), ``end`` (with totals),
+``stats`` (counters), ``notice`` (a sentence for people).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Event
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.key import protocol_name
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.service.engine import Counted
+
+Line = dict[str, Any]
+
+_STEP = SECOND // 10
+"""Nanoseconds by which the clocks may part before it is noticed; below, events keep their order."""
+
+
+class Clock:
+    """Turns the nanoseconds of events into seconds since 1970.
+
+    ``offset`` (ns) is what lies between the two; by default that of CLOCK_MONOTONIC, which stands still while the
+    machine sleeps.
+    """
+
+    def __init__(self, offset: int | None = None) -> None:
+        self._moves = offset is None
+        self._offset = _to_wall() if offset is None else offset
+
+    def wall(self, nanoseconds: int) -> float:
+        """Seconds since 1970, to the microsecond."""
+        if self._moves and abs(_to_wall() - self._offset) > _STEP:
+            self._offset = _to_wall()
+        return round((nanoseconds + self._offset) / SECOND, 6)
+
+
+def _to_wall() -> int:
+    return time.time_ns() - time.monotonic_ns()
+
+
+def describe(connection: Connection) -> Line:
+    """The fields that every event of a connection has."""
+    key, process = connection.key, connection.process
+    return {
+        "id": connection.id,
+        "program": process.path,
+        "pid": process.pid,
+        "arguments": list(process.arguments),
+        "user": process.user or (str(process.uid) if process.uid >= 0 else ""),
+        "unit": process.unit,
+        "container": process.container,
+        "direction": connection.direction.word,
+        "protocol": protocol_name(key.protocol),
+        "local": key.local_endpoint,
+        "remote": key.remote_endpoint,
+        "verdict": connection.verdict.word,
+        "rule": connection.rule,
+        "tier": connection.tier.value if connection.tier else "",
+    }
+
+
+class Reporter:
+    """Events in, lines out. ``observe``: a connection that the policy would ask about is shown as ``ask``."""
+
+    def __init__(self, *, observe: bool = False, clock: Clock | None = None) -> None:
+        self._observe = observe
+        self._clock = clock or Clock()
+
+    def lines(self, event: Event | Counted) -> Iterator[Line]:
+        """The lines of one event: none, one or two."""
+        connection = event.connection
+        if isinstance(event, Asked) and event.first:
+            undecided = {
+                "verdict": "undecided",
+                "tier": "",
+            }  # an answer may have come at once, and be told next
+            yield self._line("connection", connection.opened, connection) | undecided
+        elif isinstance(event, Decided):
+            word = self._word(connection)
+            if event.first:
+                yield self._line("connection", connection.opened, connection) | {"verdict": word}
+            at = connection.decided or connection.opened
+            yield self._line("verdict", at, connection) | {"verdict": word, "held": event.held / SECOND}
+        elif isinstance(event, Ended):
+            yield self._line("end", connection.ended, connection) | {
+                "verdict": self._word(connection),
+                "sent": connection.sent,
+                "received": connection.received,
+                "duration": max(0, connection.ended - connection.opened) / SECOND,
+            }
+
+    def statistics(self, counters: dict[str, int]) -> Line:
+        """A ``stats`` line."""
+        return {"event": "stats", "time": round(time.time(), 6)} | counters
+
+    def notice(self, text: str) -> Line:
+        """A ``notice`` line."""
+        return {"event": "notice", "time": round(time.time(), 6), "text": text}
+
+    def _line(self, kind: str, at: int, connection: Connection) -> Line:
+        return {"event": kind, "time": self._clock.wall(at)} | describe(connection)
+
+    def _word(self, connection: Connection) -> str:
+        return "ask" if self._observe and connection.verdict is Verdict.UNDECIDED else connection.verdict.word

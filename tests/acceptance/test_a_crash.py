@@ -1,0 +1,213 @@
+"""kill -9 of the firewall during traffic: what stays, who takes over, and that a normal stop leaves nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from acceptance.harness import Guard, endpoint, links, links_of, rule, run, scope_options, write
+from livelab import PATIENCE, Agent, Capture, Result, left_of
+from tidewaiter.lab import plan
+from tidewaiter.lab.world import World
+
+pytestmark = pytest.mark.live
+
+_REFUSALS = {"PermissionError", "ConnectionRefusedError"}
+_KNOWN, _ASKED, _BLOCKED = 7, 80, 443  # ports: accepted by the kernel, asked about, blocked by the kernel
+_SILENCE = 1.2
+OPEN = [
+    (do, (address, port))
+    for address in plan.ECHO
+    for do, port in (("tcp", _KNOWN), ("udp", _KNOWN), ("tcp", _ASKED))
+]
+
+
+def _policy(folder: Path) -> Path:
+    """Asks about one port; nobody is there to answer, so the time-out accepts."""
+    return write(
+        folder / "policy.toml",
+        rule("asked", "ask", port=["80", "53"]),
+        rule("closed", "block", port="443"),
+    )
+
+
+def _options(policy: Path, fail: str) -> list[str | Path]:
+    return ["--policy", policy, "--fail", fail, "--timeout", "0.05", "--on-timeout", "accept"]
+
+
+class Traffic:
+    """Connections on which something is said all the time."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.open: list[Result] = []
+        self.rounds = 0
+        self.errors: list[str] = []
+        for do, target in OPEN:
+            said = "hello" if target[1] == _KNOWN else ""
+            made = agent.do(do, target, say=said)
+            assert made.error is None, (do, target, made.error)
+            if said:  # the web server answers other things
+                self.open.append(made)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._talk, daemon=True)
+        self._thread.start()
+
+    def _talk(self) -> None:
+        while not self._done.wait(0.01):
+            for one in self.open:
+                said = self._agent.do("say", of=one.id, say="more", times=20)
+                if said.error is not None:
+                    self.errors.append(f"{said.error} after {self.rounds} rounds")
+            self.rounds += 1
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join(PATIENCE)
+
+
+@contextmanager
+def _traffic(agent: Agent) -> Iterator[Traffic]:
+    traffic = Traffic(agent)
+    try:
+        yield traffic
+    finally:
+        traffic.close()
+
+
+def _goes_on(traffic: Traffic) -> None:
+    """Established connections are not disturbed, now or so far."""
+    goal = traffic.rounds + 3
+    done = threading.Event()
+    for _ in range(int(PATIENCE / 0.01)):
+        if traffic.rounds >= goal or traffic.errors:
+            break
+        done.wait(0.01)
+    assert traffic.errors == []
+    assert traffic.rounds >= goal
+
+
+def _known_is_enforced(agent: Agent, capture: Capture) -> None:
+    """What needs nobody's answer: the policy in the kernel."""
+    for address in plan.ECHO:
+        assert agent.do("tcp", (address, _KNOWN), say="new").heard == "new"
+        assert agent.do("udp", (address, _KNOWN), say="new").heard == "new"
+        assert agent.do("sendto", (address, _KNOWN), say="new").heard == "new"
+        refused = agent.do("tcp", (address, _BLOCKED))
+        assert refused.error in _REFUSALS
+        assert refused.seconds < 0.1
+        assert agent.do("udp", (address, _BLOCKED), say="x").error in _REFUSALS
+    assert capture.to_port(_BLOCKED) == []
+
+
+def _undecided(agent: Agent, capture: Capture, fail: str) -> None:
+    """New ones that only Python could decide."""
+    capture.packets()
+    trying = [agent.start("tcp", (address, _ASKED), timeout=_SILENCE) for address in plan.ECHO]
+    trying += [agent.start("udp", (address, 53), say="x" * 12, timeout=_SILENCE) for address in plan.ECHO]
+    for one in trying[:2]:
+        assert one.result(PATIENCE).error == (None if fail == "open" else "TimeoutError")
+    for one in trying[2:]:
+        one.result(PATIENCE)  # the name server may have nothing to say to this
+    arrived = {port for packet in capture.packets() if (port := packet.destination_port) in (_ASKED, 53)}
+    assert arrived == ({_ASKED, 53} if fail == "open" else set())
+
+
+@pytest.mark.parametrize("fail", ["open", "closed"])
+@pytest.mark.parametrize("next_fail", ["the same", "the other"])
+def test_kill_and_take_over(
+    world: World, agent: Agent, capture: Capture, name: str, tmp_path: Path, fail: str, next_fail: str
+) -> None:
+    policy = _policy(tmp_path)
+    other = {"open": "closed", "closed": "open"}[fail] if next_fail == "the other" else fail
+    first = Guard(world, name, *_options(policy, fail))
+    second = None
+    try:
+        with _traffic(agent) as traffic:
+            _goes_on(traffic)
+            first.kill()
+            _goes_on(traffic)
+            _known_is_enforced(agent, capture)
+            _undecided(agent, capture, fail)
+            _goes_on(traffic)
+
+            second = Guard(world, name, *_options(policy, other))
+            _goes_on(traffic)
+            _known_is_enforced(agent, capture)
+            for address in plan.ECHO:
+                assert agent.do("tcp", (address, _ASKED)).error is None  # there is somebody to ask again
+            shown = run("connections", "--name", name, "--json").events
+            for made, (_, target) in zip(
+                traffic.open, [one for one in OPEN if one[1][1] == _KNOWN], strict=True
+            ):
+                mine = [line for line in shown if line["local"].endswith(f":{made.port}")]
+                assert [line["remote"] for line in mine] == [endpoint(*target)]
+                assert (mine[0]["pid"], mine[0]["verdict"]) == (agent.pid, "accept")
+
+            held = links_of(name)
+            assert held
+            second.stop()
+            _goes_on(traffic)  # without a firewall
+        assert left_of(world, name) == []
+        assert not held & set(links())
+        assert agent.do("tcp", (plan.ECHO.v4, _BLOCKED)).error is None
+    finally:
+        first.end()
+        if second is not None:
+            second.end()
+
+
+def test_a_connection_from_before_ends_with_its_owner_and_totals(
+    world: World, agent: Agent, name: str, tmp_path: Path
+) -> None:
+    """Who takes over knows what it took over."""
+    options = _options(_policy(tmp_path), "closed")
+    first = Guard(world, name, *options)
+    try:
+        made = [agent.do(do, (plan.ECHO.v4, _KNOWN), say="x" * 100) for do in ("tcp", "udp")]
+    finally:
+        first.kill()
+    second = Guard(world, name, *options)
+    try:
+        for do, one in zip(("tcp", "udp"), made, strict=True):
+            assert agent.do("say", of=one.id, say="x" * 100).error is None
+            assert agent.do("close", of=one.id).error is None
+            end = second.wait_for(event="end", protocol=do, local=endpoint(plan.CLIENT.v4, one.port))
+            assert (end["pid"], end["direction"], end["verdict"]) == (agent.pid, "out", "accept")
+            assert (end["sent"], end["received"]) == (200, 200)
+        second.stop()
+    finally:
+        second.end()
+
+
+def test_killed_again_and_again(world: World, agent: Agent, name: str, tmp_path: Path) -> None:
+    """Each takes over from the one before, and the last leaves nothing."""
+    policy = _policy(tmp_path)
+    with _traffic(agent) as traffic:
+        for number in range(4):
+            firewall = Guard(world, name, *_options(policy, ("closed", "open")[number // 2]))
+            try:
+                _goes_on(traffic)
+                if number == 3:
+                    firewall.stop()
+            finally:
+                firewall.end()
+    assert left_of(world, name) == []
+
+
+def test_two_of_one_name_do_not_run(world: World, name: str, tmp_path: Path) -> None:
+    options = _options(_policy(tmp_path), "closed")
+    first = Guard(world, name, *options)
+    try:
+        finished = run("run", "--name", name, *scope_options(world), *options)
+        assert finished.status == 1
+        assert f"already runs as process {first.process.pid}" in finished.errors
+        assert len(finished.errors.strip().splitlines()) == 1
+        first.stop()
+    finally:
+        first.end()
+    assert left_of(world, name) == []

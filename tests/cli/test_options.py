@@ -1,0 +1,122 @@
+"""cli/options.py: the options of every command that runs a firewall."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy
+from tidewaiter.model.key import Direction
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy import Answer, PolicyError
+
+
+@click.command()
+@firewall_options
+def command(**options: Any) -> None:
+    click.echo(repr(options))
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(command, arguments)
+
+
+def options(*arguments: str) -> dict[str, Any]:
+    @click.command()
+    @firewall_options
+    @click.pass_context
+    def command(context: click.Context, /, **_: Any) -> None:
+        context.obj.update(context.params)
+
+    found: dict[str, Any] = {}
+    result = CliRunner().invoke(command, arguments, obj=found)
+    assert result.exit_code == 0, result.stderr
+    return found
+
+
+def test_without_any() -> None:
+    assert options() == {
+        "policy_file": None,
+        "fail": "closed",
+        "timeout": 30.0,
+        "on_timeout": "block",
+        "as_json": False,
+    }
+
+
+def test_with_all() -> None:
+    given = ["--policy", "p.toml", "--fail", "open", "--timeout", "0.5", "--on-timeout", "drop", "--json"]
+    assert options(*given) == {
+        "policy_file": "p.toml",
+        "fail": "open",
+        "timeout": 0.5,
+        "on_timeout": "drop",
+        "as_json": True,
+    }
+
+
+@pytest.mark.parametrize("seconds", ["0.01", "3600"])
+def test_times_that_can_be(seconds: str) -> None:
+    assert options("--timeout", seconds)["timeout"] == float(seconds)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "3601", "inf", "-inf", "nan", "soon", ""])
+def test_times_that_cannot(seconds: str) -> None:
+    result = run("--timeout", seconds)
+    assert (result.exit_code, result.stdout) == (2, "")
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: Invalid value for '--timeout': ")
+    assert error.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fail", "maybe"], "'maybe' is not one of 'open', 'closed'."),
+        (["--on-timeout", "ask"], "'ask' is not one of 'accept', 'block', 'drop'."),
+        (["--policy"], "Option '--policy' requires an argument."),
+        (["--polcy", "x"], "No such option '--polcy'"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], said: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr.splitlines()[-1]
+
+
+def test_help_says_the_defaults() -> None:
+    said = " ".join(run("--help").stdout.split())
+    for default in ("[default: closed]", "[default: block]", "[default: 30.0; 0.01<=x<=3600]"):
+        assert default in said
+    names = ("--policy FILE", "--fail", "--timeout", "--on-timeout", "--json")
+    assert [said.index(name) for name in names] == sorted(said.index(name) for name in names)
+
+
+def test_every_answer_is_for_the_whole_connection() -> None:
+    assert {word: verdict.word for word, verdict in VERDICTS.items()} == {word: word for word in VERDICTS}
+    assert all(verdict.permanent for verdict in VERDICTS.values())
+    assert Verdict.PERMANENT_BLOCK is VERDICTS["block"]
+
+
+def test_without_a_policy_all_is_accepted() -> None:
+    for none in (None, ""):
+        policy = load_policy(none)
+        assert policy.rules == ()
+        assert {policy.default(direction) for direction in Direction} == {Answer.ACCEPT}
+
+
+def test_the_policy_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('version = 1\n[default]\nout = "ask"\n')
+    assert load_policy(str(path)).default(Direction.OUT) is Answer.ASK
+
+
+def test_a_bad_file_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('version = 1\n[default]\nout = "maybe"\n')
+    with pytest.raises(PolicyError, match=rf"^{path}:3:7: "):
+        load_policy(str(path))

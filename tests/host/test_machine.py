@@ -1,0 +1,399 @@
+"""host/machine.py, step by step: what it collects from the live kernel, and what it carries out."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from livelab import Agent, Capture, capture_at, eventually, left_of, new_name, scope_of
+from tidewaiter.driver.core import (
+    SECOND,
+    Action,
+    Asked,
+    Decided,
+    Driver,
+    Ended,
+    Established,
+    Event,
+    Release,
+    Remember,
+)
+from tidewaiter.host import install
+from tidewaiter.host.machine import Machine
+from tidewaiter.kernel import records
+from tidewaiter.kernel.objects import Mode
+from tidewaiter.lab import plan
+from tidewaiter.lab.world import World
+from tidewaiter.model.connection import Connection, Tier
+from tidewaiter.model.key import Direction
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy import Answer, Policy, Rule
+
+pytestmark = pytest.mark.live
+
+ASK = Policy(
+    (Rule(name="ask", answer=Answer.ASK, directions=frozenset({Direction.OUT})),), {Direction.IN: Answer.ASK}
+)
+ECHO, ECHO6 = (plan.ECHO.v4, 7), (plan.ECHO.v6, 7)
+IN_PORT = 4396
+KINDS = pytest.mark.parametrize("kind", ["tcp", "udp", "sendto"])
+FAMILIES = pytest.mark.parametrize("to", [ECHO, ECHO6], ids=["v4", "v6"])
+
+
+class Stepper:
+    """A machine that the test drives by hand; ``verdict`` is what is answered on sight (None: nothing)."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.driver = machine, machine.driver
+        self.verdict: Verdict | None = None
+        self.judged: list[Connection] = []
+        self.events: list[Event] = []
+        self.actions: list[Action] = []
+
+    def judge(self, connection: Connection) -> Verdict | None:
+        self.judged.append(replace(connection))
+        return self.verdict
+
+    def step(self) -> None:
+        """What the engine does, once."""
+        self.machine.wait(0.05)
+        for actions in (self.machine.collect(self.judge), self.machine.settle()):
+            self.actions += actions
+            self.machine.carry_out(actions)
+        self.events += self.driver.events()
+
+    def until(self, kind: type[Any], count: int = 1) -> list[Any]:
+        """Steps until so many events of a kind have come."""
+        deadline = time.monotonic() + 10
+        while len(found := [event for event in self.events if type(event) is kind]) < count:
+            assert time.monotonic() < deadline, f"{kind.__name__} has not come: {self.events}"
+            self.step()
+        return found
+
+    def answer(self, asked: Asked, verdict: Verdict) -> list[Action]:
+        actions = self.driver.verdict(asked.packet, verdict, time.monotonic_ns())
+        self.machine.carry_out(actions)
+        return actions
+
+
+@contextmanager
+def machine_in(world: World, policy: Policy = ASK, *, fail_open: bool = False) -> Iterator[Stepper]:
+    name = new_name(world)
+    installed = install.install(name, scope_of(world), Mode.ENFORCE, policy, fail_open=fail_open, events=True)
+    machine = Machine(installed, Driver(), quiet=False)
+    try:
+        yield Stepper(machine)
+    finally:
+        machine.close()
+        assert install.remove(installed) == []
+        assert left_of(world, name) == []
+
+
+@pytest.fixture
+def stepper(world: World) -> Iterator[Stepper]:
+    with machine_in(world) as stepper:
+        yield stepper
+
+
+@pytest.fixture
+def capture(world: World) -> Iterator[Capture]:
+    with capture_at(world) as capture:
+        yield capture
+
+
+@KINDS
+@FAMILIES
+def test_a_held_packet_has_its_owner_and_waits(
+    stepper: Stepper, agent: Agent, capture: Capture, kind: str, to: tuple[str, int]
+) -> None:
+    waiting = agent.start(kind, to, say="hello")
+    (asked,) = stepper.until(Asked)
+    connection = asked.connection
+    assert connection.process.pid == agent.pid
+    assert connection.process.path.rpartition("/")[2].startswith("python")
+    assert "labagent.py" in connection.process.arguments[1]
+    assert connection.process.user == "root"
+    assert connection.direction is Direction.OUT
+    assert connection.key.protocol == (6 if kind == "tcp" else 17)
+    assert (str(connection.key.remote), connection.key.remote_port) == to
+    assert str(connection.key.local) == (plan.CLIENT.v4 if to is ECHO else plan.CLIENT.v6)
+    assert connection.key.namespace == 1
+    assert connection.rule == "ask"
+    assert asked.first
+    assert stepper.judged[0].key == connection.key
+    assert capture.to_port(7) == []
+    actions = stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
+    assert [type(action) for action in actions][:2] == [Remember, Release]
+    result = waiting.result(5)
+    assert result.heard == "hello"
+    assert result.port == connection.key.local_port
+    assert capture.to_port(7)
+    decided = stepper.until(Decided)[0].connection
+    assert (decided.verdict, decided.tier) == (Verdict.PERMANENT_ACCEPT, Tier.PYTHON)
+
+
+@KINDS
+@FAMILIES
+def test_what_is_accepted_comes_no_more(
+    stepper: Stepper, agent: Agent, kind: str, to: tuple[str, int]
+) -> None:
+    stepper.verdict = Verdict.PERMANENT_ACCEPT
+    waiting = agent.start(kind, to, say="hello")
+    stepper.until(Decided)
+    opened = waiting.result(5)
+    assert opened.heard == "hello"
+    held = stepper.machine.statistics()["kernel_held"]
+    assert held == 1
+    if kind != "sendto":
+        assert agent.do("say", of=opened.id, say="x", times=1000).error is None
+    else:
+        for _ in range(20):
+            assert agent.do("sendto", to, of=opened.id, say="x").heard == "x"
+    stepper.step()
+    assert stepper.machine.statistics()["kernel_held"] == held
+    assert len(stepper.judged) == 1
+
+
+@KINDS
+@FAMILIES
+@pytest.mark.parametrize("late", [False, True], ids=["on sight", "later"])
+def test_what_is_blocked_is_noticed_at_once_and_nothing_leaves(
+    stepper: Stepper, agent: Agent, capture: Capture, kind: str, to: tuple[str, int], late: bool
+) -> None:
+    stepper.verdict = None if late else Verdict.PERMANENT_BLOCK
+    waiting = agent.start(kind, to, say="hello", timeout=1.5)
+    if late:
+        stepper.answer(stepper.until(Asked)[0], Verdict.PERMANENT_BLOCK)
+    stepper.until(Decided)
+    result = waiting.result(5)
+    if kind == "sendto":  # a socket without a peer is told by its next datagram
+        assert result.error == "TimeoutError"
+        result = agent.do(kind, to, of=result.id, say="again")
+        assert result.error == "PermissionError"
+    assert result.error in ("ConnectionRefusedError", "PermissionError")
+    assert result.seconds < 0.5
+    assert capture.to_port(7) == []
+
+
+@KINDS
+def test_what_is_dropped_is_silence(stepper: Stepper, agent: Agent, capture: Capture, kind: str) -> None:
+    stepper.verdict = Verdict.PERMANENT_DROP
+    waiting = agent.start(kind, ECHO, say="hello", timeout=1.5)
+    stepper.until(Decided)
+    result = waiting.result(5)
+    assert result.error == "TimeoutError"
+    assert result.seconds >= 1.5
+    assert capture.to_port(7) == []
+
+
+def test_a_connection_is_followed_to_its_end(stepper: Stepper, agent: Agent) -> None:
+    stepper.verdict = Verdict.PERMANENT_ACCEPT
+    waiting = agent.start("tcp", ECHO, say="x" * 100)
+    (decided,) = stepper.until(Decided)
+    (established,) = stepper.until(Established)
+    opened = waiting.result(5)
+    (moved,) = stepper.machine.count()
+    assert (moved.sent, moved.received) == (100, 100)
+    assert stepper.machine.count() == []
+    agent.do("say", of=opened.id, say="y" * 11)
+    agent.do("close", of=opened.id)
+    (ended,) = stepper.until(Ended)
+    assert ended.connection is established.connection is decided.connection
+    assert (ended.connection.sent, ended.connection.received) == (111, 111)
+    assert 0 < ended.connection.opened <= ended.connection.established <= ended.connection.ended
+    assert ended.connection.ended - ended.connection.opened < 10 * SECOND
+
+
+@pytest.mark.parametrize("kind", ["udp", "sendto"])
+def test_datagrams_are_counted_and_end_with_their_socket(stepper: Stepper, agent: Agent, kind: str) -> None:
+    stepper.verdict = Verdict.PERMANENT_ACCEPT
+    waiting = agent.start(kind, ECHO, say="12345")
+    stepper.until(Decided)
+    opened = waiting.result(5)
+    for _ in range(3):
+        agent.do("sendto" if kind == "sendto" else "say", ECHO, of=opened.id, say="12345")
+    moved = stepper.machine.count()
+    assert [(one.sent, one.received) for one in moved] == [(20, 20)]
+    if kind == "udp":
+        agent.do("close", of=opened.id)
+        (ended,) = stepper.until(Ended)
+        assert (ended.connection.sent, ended.connection.received) == (20, 20)
+
+
+@pytest.mark.parametrize("address", plan.CLIENT, ids=["v4", "v6"])
+@pytest.mark.parametrize(
+    ("verdict", "outcome"),
+    [
+        (Verdict.PERMANENT_ACCEPT, None),
+        (Verdict.PERMANENT_BLOCK, "ConnectionRefusedError"),
+        (Verdict.PERMANENT_DROP, "TimeoutError"),
+    ],
+)
+def test_what_comes_in_is_held_for_its_server(
+    stepper: Stepper, world: World, agent: Agent, address: str, verdict: Verdict, outcome: str | None
+) -> None:
+    agent.do("listen", (address, IN_PORT))
+    errors: list[str | None] = []
+
+    def visit() -> None:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as made:
+            made.settimeout(1.5)
+            try:
+                made.connect((address, IN_PORT))
+                made.sendall(b"x")
+                assert made.recv(10) == b"x"
+            except OSError as error:
+                errors.append(type(error).__name__)
+            else:
+                errors.append(None)
+
+    visitor = threading.Thread(target=lambda: world.in_server(visit))
+    visitor.start()
+    (asked, *_) = stepper.until(Asked)
+    assert asked.connection.direction is Direction.IN
+    assert asked.connection.process.pid == agent.pid
+    assert asked.connection.key.local_port == IN_PORT
+    stepper.answer(asked, verdict)
+    while visitor.is_alive():
+        stepper.step()
+    visitor.join()
+    assert errors == [outcome]
+
+
+def test_fifty_are_answered_in_any_order(stepper: Stepper, agent: Agent) -> None:
+    waiting = [agent.start("tcp", ECHO, say="x") for _ in range(50)]
+    asked = stepper.until(Asked, 50)
+    assert len({each.connection.key for each in asked}) == 50
+    accepted = set()
+    for number, each in enumerate(reversed(asked)):
+        verdict = Verdict.PERMANENT_ACCEPT if number % 2 else Verdict.PERMANENT_BLOCK
+        if verdict.passes:
+            accepted.add(each.connection.key.local_port)
+        stepper.answer(each, verdict)
+    results = [one.result(5) for one in waiting]
+    assert {one.port for one in results if one.error is None} == accepted
+    assert {one.error for one in results if one.error} == {"ConnectionRefusedError"}
+    assert len(accepted) == 25
+
+
+def test_a_packet_of_which_the_kernels_word_was_lost_is_searched_for(stepper: Stepper, agent: Agent) -> None:
+    waiting = agent.start("tcp", ECHO, say="x")
+    machine = stepper.machine
+    eventually(lambda: machine.statistics()["kernel_held"] > 0, "the packet is held")
+    machine._ring.skip()
+    (asked, *_) = stepper.until(Asked)
+    assert asked.connection.process.pid == agent.pid
+    assert (str(asked.connection.key.remote), asked.connection.key.remote_port) == ECHO
+    assert asked.connection.direction is Direction.OUT
+    stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
+    assert waiting.result(5).heard == "x"
+
+
+def test_a_packet_of_which_the_kernel_knows_nothing_is_known_by_its_addresses(
+    stepper: Stepper, agent: Agent
+) -> None:
+    waiting = agent.start("tcp", ECHO, timeout=0.5)
+    machine = stepper.machine
+    eventually(lambda: machine.statistics()["kernel_held"] > 0, "the packet is held")
+    machine._ring.skip()
+    for key in list(machine.installed.kernel.map("pending").keys()):
+        machine.installed.kernel.map("pending").delete(key)
+    (asked, *_) = stepper.until(Asked)
+    assert asked.connection.process.pid == 0
+    assert (str(asked.connection.key.remote), asked.connection.key.remote_port) == ECHO
+    assert asked.connection.direction is Direction.OUT
+    stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
+    assert waiting.result(5).error == "TimeoutError"  # what the gate knows nothing of does not pass
+
+
+def test_a_verdict_for_one_packet_is_asked_again(stepper: Stepper, agent: Agent) -> None:
+    waiting = agent.start("tcp", ECHO, say="x")
+    while not waiting.done():
+        stepper.step()
+        for event in stepper.events:
+            if type(event) is Asked and stepper.driver.packets.get(event.packet):
+                kinds = [type(action) for action in stepper.answer(event, Verdict.ACCEPT)]
+                assert kinds == [Remember, Release]
+    assert waiting.result(5).heard == "x"
+    asked = [event for event in stepper.events if type(event) is Asked]
+    assert len(asked) > 1
+    assert [event.first for event in asked] == [True] + [False] * (len(asked) - 1)
+
+
+def test_a_program_that_gave_up_meanwhile_is_no_failure(stepper: Stepper, agent: Agent) -> None:
+    waiting = agent.start("tcp", ECHO, timeout=0.2)
+    (asked,) = stepper.until(Asked)
+    assert waiting.result(5).error == "TimeoutError"
+    agent.do("close", of=waiting.result().id)
+    stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
+    for _ in range(3):
+        stepper.step()
+    assert [records.unpack(data) for _, data in stepper.machine.installed.kernel.map("pending").items()] == []
+
+
+def test_what_the_kernel_decides_alone_is_told_with_its_rule(world: World, agent: Agent) -> None:
+    policy = Policy(
+        (
+            Rule(name="yes", answer=Answer.ACCEPT, ports=ASK.rules[0].ports, users=(0,)),
+            Rule(name="never", answer=Answer.BLOCK),
+        )
+    )
+    with machine_in(world, policy) as stepper:
+        agent.do("tcp", ECHO, say="x")
+        (decided,) = stepper.until(Decided)
+        assert (decided.connection.rule, decided.connection.tier) == ("yes", Tier.KERNEL)
+        assert decided.connection.verdict is Verdict.PERMANENT_ACCEPT
+        assert stepper.judged == []
+        stepper.machine.name_rules(("no", "more"))
+        agent.do("tcp", ECHO6, say="x")
+        assert stepper.until(Decided, 2)[1].connection.rule == "no"
+
+
+def test_refused_at_connect_begins_and_ends_at_once(world: World, agent: Agent) -> None:
+    with machine_in(world, Policy(defaults={Direction.OUT: Answer.BLOCK})) as stepper:
+        for kind in ("tcp", "udp"):
+            assert agent.do(kind, ECHO, say="x").error == "PermissionError"
+        decided, ended = stepper.until(Decided, 2), stepper.until(Ended, 2)
+        assert [event.connection for event in decided] == [event.connection for event in ended]
+        for event in decided:
+            assert event.connection.verdict is Verdict.PERMANENT_BLOCK
+            assert event.connection.process.pid == agent.pid
+        assert stepper.machine.statistics()["kernel_refused"] == 2
+
+
+def test_waiting_ends_when_it_is_woken(stepper: Stepper) -> None:
+    begun = time.monotonic()
+    stepper.machine.wait(0)
+    assert time.monotonic() - begun < 0.05
+    stepper.machine.wake()
+    stepper.machine.wake()
+    begun = time.monotonic()
+    stepper.machine.wait(5)
+    assert time.monotonic() - begun < 0.05
+    stepper.machine.wait(5)  # bounded, since not every event wakes us
+    assert 0.05 < time.monotonic() - begun < 1
+
+
+def test_statistics_have_the_drivers_counters_and_the_kernels(stepper: Stepper, agent: Agent) -> None:
+    stepper.verdict = Verdict.PERMANENT_BLOCK
+    waiting = agent.start("tcp", ECHO)
+    stepper.until(Decided)
+    waiting.result(5)
+    found = stepper.machine.statistics()
+    assert found["kernel_held"] >= 1
+    assert {
+        "held",
+        "released",
+        "gave_way",
+        "kernel_events_lost",
+        "unheld_dropped",
+        "pending_full",
+    } <= found.keys()
+    assert found["kernel_events_lost"] == found["pending_full"] == 0

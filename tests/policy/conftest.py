@@ -1,0 +1,147 @@
+"""Policies and connections drawn so that they often touch, and a plain loop over the rules to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from tidewaiter.model.key import Address, Direction
+from tidewaiter.policy import Answer, Facts, Network, Policy, PortSpan, Rule
+
+PROGRAMS = st.sampled_from(["/usr/bin/curl", "/usr/bin/ssh", "/bin/sh"])
+USERS = st.sampled_from([0, 1000, 1001])
+PROTOCOLS = st.sampled_from([1, 6, 17, 47, 58, 132])
+EDGES = {4: 10 << 24, 6: 0xFD00 << 112}
+WIDTHS = {4: 32, 6: 128}
+
+
+def address(version: int, number: int) -> Address:
+    return (IPv4Address if version == 4 else IPv6Address)(number)
+
+
+@st.composite
+def numbers(draw: Any, version: int) -> int:
+    """Addresses that share long prefixes with each other, so that networks nest."""
+    width = WIDTHS[version]
+    low = draw(st.integers(0, 3) | st.integers(0, 2**width - 1))
+    return int((EDGES[version] ^ low << draw(st.integers(0, width - 2))) % 2**width)
+
+
+@st.composite
+def networks(draw: Any) -> Network:
+    version = draw(st.sampled_from([4, 6]))
+    length = draw(st.integers(0, WIDTHS[version]))
+    return ip_network((address(version, draw(numbers(version))), length), strict=False)
+
+
+@st.composite
+def spans(draw: Any) -> PortSpan:
+    protocol = draw(st.none() | PROTOCOLS)
+    low = draw(st.sampled_from([0, 79, 80, 443, 8000, 65535]) | st.integers(0, 65535))
+    high = min(65535, low + draw(st.sampled_from([0, 1, 100, 65535]) | st.integers(0, 65535)))
+    return PortSpan(low, high, protocol)
+
+
+def some(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.just(()) | st.lists(elements, max_size=3).map(tuple)
+
+
+RULES = st.builds(
+    Rule,
+    name=st.just("drawn"),
+    answer=st.sampled_from(Answer),
+    programs=some(PROGRAMS),
+    users=some(USERS),
+    directions=st.frozensets(st.sampled_from(Direction)),
+    remote=some(networks()),
+    local=some(networks()),
+    ports=some(spans()),
+)
+DEFAULTS = st.dictionaries(st.sampled_from(Direction), st.sampled_from(Answer))
+
+
+@st.composite
+def addresses(draw: Any, version: int, near: list[Network]) -> Address:
+    """Often the first or last address of a network, or the one before or after it."""
+    near = [network for network in near if network.version == version]
+    if not near or draw(st.booleans()):
+        return address(version, draw(numbers(version)))
+    network = draw(st.sampled_from(near))
+    edge, step = draw(
+        st.sampled_from([(network.network_address, 0), (network.network_address, -1)])
+        | st.sampled_from([(network.broadcast_address, 0), (network.broadcast_address, 1)])
+    )
+    return address(version, (int(edge) + step) % 2 ** WIDTHS[version])
+
+
+@st.composite
+def facts(draw: Any, rules: list[Rule]) -> Facts:
+    version = draw(st.sampled_from([4, 6]))
+    edges = [edge for rule in rules for span in rule.ports for edge in (span.low, span.high)]
+    ports = st.integers(0, 65535)
+    if edges:
+        near = st.builds(
+            lambda edge, step: min(65535, max(0, edge + step)), st.sampled_from(edges), st.integers(-1, 1)
+        )
+        ports = near | ports
+    return Facts(
+        program=draw(PROGRAMS | st.just("")),
+        uid=draw(USERS | st.just(-1)),
+        direction=draw(st.sampled_from(Direction)),
+        protocol=draw(PROTOCOLS),
+        local=draw(addresses(version, [network for rule in rules for network in rule.local])),
+        local_port=draw(ports),
+        remote=draw(addresses(version, [network for rule in rules for network in rule.remote])),
+        remote_port=draw(ports),
+    )
+
+
+@st.composite
+def cases(draw: Any) -> tuple[Policy, list[Facts]]:
+    rules = draw(st.lists(RULES, max_size=6))
+    return Policy(tuple(rules), draw(DEFAULTS)), draw(st.lists(facts(rules), min_size=1, max_size=6))
+
+
+def matches(rule: Rule, facts: Facts) -> bool:
+    port = facts.local_port if facts.direction == Direction.IN else facts.remote_port
+    return (
+        (not rule.programs or facts.program in rule.programs)
+        and (not rule.users or facts.uid in rule.users)
+        and (not rule.directions or facts.direction in rule.directions)
+        and (not rule.remote or any(facts.remote in network for network in rule.remote))
+        and (not rule.local or any(facts.local in network for network in rule.local))
+        and (
+            not rule.ports
+            or any(
+                span.low <= port <= span.high
+                and (
+                    facts.protocol in {6, 17, 132}
+                    if span.protocol is None
+                    else facts.protocol == span.protocol
+                )
+                for span in rule.ports
+            )
+        )
+    )
+
+
+def first_match(policy: Policy, facts: Facts) -> int:
+    for index, rule in enumerate(policy.rules):
+        if matches(rule, facts):
+            return index
+    return len(policy.rules) + facts.direction
+
+
+@pytest.fixture(scope="session")
+def policy_cases() -> st.SearchStrategy[tuple[Policy, list[Facts]]]:
+    return cases()
+
+
+@pytest.fixture(scope="session")
+def plain_loop() -> Callable[[Policy, Facts], int]:
+    """The index of the first rule that matches, or the number of rules plus the direction."""
+    return first_match

@@ -1,0 +1,450 @@
+"""service/device.py: another program owns the driver through a Unix socket, on the live kernel."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+import pytest
+
+from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, scope_of
+from tidewaiter.driver.core import Decided
+from tidewaiter.lab import plan
+from tidewaiter.lab.world import World
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.protocol.command import (
+    ClearCache,
+    Command,
+    GetBandwidthStats,
+    GetLogs,
+    PrintMemoryStats,
+    Shutdown,
+    Update,
+    VerdictCommand,
+    encode,
+)
+from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, Info, LogLine, Severity
+from tidewaiter.protocol.stream import InfoDecoder
+from tidewaiter.service.device import Access, DeviceError, DeviceServer
+from tidewaiter.service.engine import Settings
+
+ECHO, ECHO6 = (plan.ECHO.v4, 7), (plan.ECHO.v6, 7)
+BOTH = pytest.mark.parametrize("to", [ECHO, ECHO6], ids=["v4", "v6"])
+KINDS = pytest.mark.parametrize("kind", ["tcp", "udp"])
+_I = TypeVar("_I")
+
+pytestmark = pytest.mark.live
+
+
+class Owner:
+    """An owner by hand: what it reads waits in ``infos``."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.infos: list[Info] = []
+        self._decoder = InfoDecoder()
+        self._mark = 1 << 40
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, *commands: Command) -> None:
+        self.socket.sendall(b"".join(map(encode, commands)))
+
+    def next(self, kind: type[_I]) -> _I:
+        """The next info of a kind; those of other kinds before it are passed over."""
+        while True:
+            while self.infos:
+                info = self.infos.pop(0)
+                if isinstance(info, kind):
+                    return info
+            data = self.socket.recv(1 << 16)
+            assert data, "the driver has ended the stream"
+            self.infos += self._decoder.feed(data)  # type: ignore[arg-type]
+
+    def obeyed(self, *commands: Command) -> None:
+        """Sends commands, and waits until they are carried out: the log says so of one that changes nothing."""
+        self._mark += 1
+        self.send(*commands, VerdictCommand(self._mark, Verdict.ACCEPT), GetLogs())
+        while f"id {self._mark}:" not in self.next(LogLine).text:
+            pass
+
+    def ended(self) -> bool:
+        """Whether the driver has closed the stream; waits for it."""
+        try:
+            while self.socket.recv(1 << 16):
+                pass
+        except ConnectionResetError:
+            pass
+        return True
+
+    def answer(self, verdict: Verdict, count: int = 1) -> list[ConnectionInfo]:
+        """Gives the next questions this answer."""
+        asked = []
+        for _ in range(count):
+            asked.append(self.next(ConnectionInfo))
+            self.send(VerdictCommand(asked[-1].id, verdict))
+        return asked
+
+    def silent(self, seconds: float = 0.3) -> bool:
+        """Whether nothing is asked for a while."""
+        self.socket.settimeout(seconds)
+        try:
+            self.next(ConnectionInfo)
+        except TimeoutError:
+            return True
+        finally:
+            self.socket.settimeout(PATIENCE)
+        return False
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "device"
+
+
+@contextmanager
+def serving(
+    world: World, path: Path, access: Access | None = None, **options: object
+) -> Iterator[DeviceServer]:
+    name = new_name(world)
+    server = DeviceServer(path, Settings(name=name, scope=scope_of(world), **options), access)  # type: ignore[arg-type]
+    server.start()
+    try:
+        yield server
+    finally:
+        assert server.stop() == []
+    assert left_of(world, name) == []
+    assert not path.exists()
+
+
+@contextmanager
+def owned(world: World, path: Path) -> Iterator[Owner]:
+    with serving(world, path), Owner(path) as owner:
+        owner.obeyed()  # by then it is the owner
+        yield owner
+
+
+def update(asked: ConnectionInfo, verdict: Verdict) -> Update:
+    return Update(
+        asked.protocol, asked.local_ip, asked.local_port, asked.remote_ip, asked.remote_port, verdict
+    )
+
+
+@BOTH
+@KINDS
+def test_an_owner_decides(world: World, agent: Agent, path: Path, to: tuple[str, int], kind: str) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start(kind, to, say="hello")
+        (asked,) = owner.answer(Verdict.PERMANENT_ACCEPT)
+        assert asked.process_id == agent.pid
+        assert (asked.direction, asked.protocol, asked.remote_port) == (0, 6 if kind == "tcp" else 17, 7)
+        assert socket.inet_ntop(socket.AF_INET6 if ":" in to[0] else socket.AF_INET, asked.remote_ip) == to[0]
+        made = trying.result(PATIENCE)
+        assert (made.heard, made.port) == ("hello", asked.local_port)
+        assert agent.do("say", of=made.id, say="again").heard == "again"
+        agent.do("close", of=made.id)
+        end = owner.next(ConnectionEnd)
+        assert (end.process_id, end.local_port, end.remote_ip) == (agent.pid, made.port, asked.remote_ip)
+        assert owner.silent()
+
+
+@KINDS
+@pytest.mark.parametrize("verdict", [Verdict.PERMANENT_BLOCK, Verdict.BLOCK])
+def test_an_owner_blocks(world: World, agent: Agent, path: Path, kind: str, verdict: Verdict) -> None:
+    with capture_at(world) as capture, owned(world, path) as owner:
+        trying = agent.start(kind, ECHO, say="hello")
+        owner.answer(verdict)
+        assert trying.result(PATIENCE).error == "ConnectionRefusedError"
+        assert capture.to_port(7) == []
+
+
+def test_a_verdict_that_is_not_permanent_holds_for_one_packet(world: World, agent: Agent, path: Path) -> None:
+    """Both directions are asked about, packet by packet, until the owner has had enough."""
+    with owned(world, path) as owner:
+        trying = agent.start("udp", ECHO, say="hello")
+        out = owner.answer(Verdict.ACCEPT)[0]
+        back = owner.answer(Verdict.ACCEPT)[0]
+        made = trying.result(PATIENCE)
+        assert made.heard == "hello"
+        assert (out.local_port, back.local_port) == (made.port, made.port)
+        again = agent.start("say", of=made.id, say="again")
+        owner.answer(Verdict.PERMANENT_ACCEPT)
+        assert again.result(PATIENCE).heard == "again"
+        assert agent.do("say", of=made.id, say="and again").heard == "and again"
+        assert owner.silent()
+
+
+@BOTH
+@KINDS
+def test_an_update_holds_for_the_next_packet(
+    world: World, agent: Agent, path: Path, to: tuple[str, int], kind: str
+) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start(kind, to, say="hello")
+        (asked,) = owner.answer(Verdict.PERMANENT_ACCEPT)
+        made = trying.result(PATIENCE)
+        owner.obeyed(update(asked, Verdict.PERMANENT_DROP))
+        assert agent.do("say", of=made.id, say="lost", timeout=0.5).error == "TimeoutError"
+        owner.send(update(asked, Verdict.PERMANENT_ACCEPT))
+        eventually(
+            lambda: agent.do("say", of=made.id, say="through", timeout=1.5).heard.endswith("through"),
+            "it goes on",
+            PATIENCE,
+        )
+        owner.obeyed(update(asked, Verdict.UNDECIDED))
+        again = agent.start("say", of=made.id, say="asked")
+        assert owner.answer(Verdict.PERMANENT_ACCEPT)[0].local_port == made.port
+        assert again.result(PATIENCE).heard.endswith("asked")
+        assert owner.silent()
+
+
+def test_an_update_of_nothing_is_logged(world: World, path: Path) -> None:
+    with owned(world, path) as owner:
+        owner.send(
+            Update(6, bytes(4), 1, bytes(4), 2, Verdict.PERMANENT_BLOCK),
+            VerdictCommand(9, Verdict.DROP),
+            GetLogs(),
+        )
+        first, second = owner.next(LogLine), owner.next(LogLine)
+        assert {first.severity, second.severity} == {Severity.ERROR}
+        assert "No connection" in first.text
+        assert "id 9" in second.text
+
+
+def test_a_cleared_cache_asks_about_live_connections(world: World, agent: Agent, path: Path) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start("tcp", ECHO, say="hello")
+        owner.answer(Verdict.PERMANENT_ACCEPT)
+        made = trying.result(PATIENCE)
+        owner.obeyed(ClearCache())
+        again = agent.start("say", of=made.id, say="again")
+        assert owner.answer(Verdict.PERMANENT_ACCEPT)[0].local_port == made.port
+        assert again.result(PATIENCE).heard == "again"
+
+
+def test_bandwidth_is_what_has_passed_since(world: World, agent: Agent, path: Path) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start("tcp", ECHO6, say="hello")
+        owner.answer(Verdict.PERMANENT_ACCEPT)
+        made = trying.result(PATIENCE)
+        totals = []
+        for text in ("", "123"):
+            if text:
+                agent.do("say", of=made.id, say=text)
+            owner.send(GetBandwidthStats())
+            stats = owner.next(BandwidthStats)
+            assert (stats.version, stats.protocol) == (6, 6)
+            (entry,) = stats.entries
+            totals.append((entry.local_port, entry.transmitted_bytes, entry.received_bytes))
+        assert totals == [(made.port, 5, 5), (made.port, 3, 3)]
+
+
+def test_there_is_one_owner_at_a_time(world: World, agent: Agent, path: Path) -> None:
+    with serving(world, path):
+        with Owner(path) as first:
+            eventually(lambda: True, "")
+            with Owner(path) as second:
+                assert second.ended()
+            trying = agent.start("tcp", ECHO, say="x")
+            first.answer(Verdict.PERMANENT_ACCEPT)
+            assert trying.result(PATIENCE).heard == "x"
+        time.sleep(0.1)
+        with Owner(path) as third:
+            trying = agent.start("tcp", ECHO, say="x")
+            third.answer(Verdict.PERMANENT_ACCEPT)
+            assert trying.result(PATIENCE).heard == "x"
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+def test_without_an_owner_fail_decides_packet_by_packet(
+    world: World, agent: Agent, path: Path, fail_open: bool
+) -> None:
+    with capture_at(world) as capture, serving(world, path, fail_open=fail_open) as server:
+        tried = agent.do("udp", ECHO, say="x", timeout=0.5)
+        assert (tried.error is None) is fail_open
+        if not fail_open:
+            assert capture.to_port(7) == []
+        with Owner(path) as owner:
+            eventually(lambda: server._owner is not None, "it is the owner")
+            trying = agent.start("say", of=tried.id, say="y", timeout=3)
+            owner.answer(Verdict.ACCEPT)
+            back = owner.next(ConnectionInfo)
+            assert back.local_port
+        # the packet that was held for the owner goes as `fail` says
+        assert (trying.result(PATIENCE).error is None) is fail_open
+
+
+def test_the_owners_own_traffic_is_never_held(world: World, path: Path) -> None:
+    code = f"""
+import socket, sys
+device = socket.socket(socket.AF_UNIX); device.connect({str(path)!r})
+for _ in range(20):
+    with socket.create_connection({ECHO!r}, 5) as it:
+        it.sendall(b"x")
+        assert it.recv(10) == b"x"
+device.setblocking(False)
+try:
+    data = device.recv(100)
+except BlockingIOError:
+    data = b""
+sys.exit(any(kind in (1, 2) for kind in data[:1]))
+"""
+    with serving(world, path) as server:
+        owner = world.popen([sys.executable, "-c", code])
+        assert owner.wait(PATIENCE) == 0
+        assert server.engine.statistics()["timed_out"] == 0
+
+
+@pytest.mark.parametrize("bad", [b"\x63", b"\xff" * 100])
+def test_what_cannot_be_framed_ends_the_stream(world: World, agent: Agent, path: Path, bad: bytes) -> None:
+    with serving(world, path):
+        with Owner(path) as owner:
+            owner.socket.sendall(bad)
+            assert owner.ended()
+        time.sleep(0.1)
+        with Owner(path) as owner:
+            owner.send(GetLogs())
+            texts = [owner.next(LogLine).text for _ in range(2)]
+            assert f"Command {bad[0]} is not known" in texts[0]
+
+
+def test_a_verdict_out_of_range_changes_nothing_else(world: World, agent: Agent, path: Path) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start("tcp", ECHO, say="x")
+        asked = owner.next(ConnectionInfo)
+        owner.socket.sendall(struct.pack("<BQB", 1, asked.id, 77) + encode(GetLogs()))
+        assert owner.next(LogLine).severity == Severity.ERROR
+        owner.send(VerdictCommand(asked.id, Verdict.PERMANENT_ACCEPT))
+        assert trying.result(PATIENCE).heard == "x"
+
+
+def test_commands_may_come_byte_by_byte(world: World, agent: Agent, path: Path) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start("tcp", ECHO, say="x")
+        asked = owner.next(ConnectionInfo)
+        for byte in encode(VerdictCommand(asked.id, Verdict.PERMANENT_ACCEPT)):
+            owner.socket.sendall(bytes([byte]))
+            time.sleep(0.01)
+        assert trying.result(PATIENCE).heard == "x"
+
+
+def test_shutdown_resolves_what_is_held_and_ends_the_stream(world: World, agent: Agent, path: Path) -> None:
+    with serving(world, path) as server, Owner(path) as owner:
+        trying = agent.start("tcp", ECHO, say="x", timeout=3)
+        owner.next(ConnectionInfo)
+        owner.send(Shutdown())
+        assert server.finished.wait(PATIENCE)
+        assert server.stop() == []
+        assert owner.ended()
+        assert trying.result(PATIENCE).heard == "x", "its SYN comes again, and nobody holds it"
+
+
+def test_an_owner_that_reads_nothing_costs_nothing(world: World, agent: Agent, path: Path) -> None:
+    """The events wait in the device and are bounded; other packets are served."""
+    decided: list[Verdict] = []
+    server = DeviceServer(
+        path,
+        Settings(name=new_name(world), scope=scope_of(world), timeout=0.2),
+        listener=lambda event: (
+            decided.append(event.connection.verdict) if isinstance(event, Decided) else None
+        ),
+    )
+    server.start()
+    try:
+        with Owner(path):
+            flood = agent.do("flood", targets=[ECHO] * 20, timeout=1)
+            assert flood.results is not None
+            assert {error for error, _ in flood.results} == {"ConnectionRefusedError"}
+        assert set(decided) == {Verdict.PERMANENT_BLOCK}
+    finally:
+        assert server.stop() == []
+
+
+def closed_for(path: Path, *groups: int) -> bool:
+    """Whether the device turns a user of these groups away, whatever the mode of its socket."""
+    path.chmod(0o666)
+    path.parent.chmod(0o755)
+    code = f"""
+import os, socket
+os.chdir({str(path.parent)!r})
+os.setgroups({list(groups)})
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+it = socket.socket(socket.AF_UNIX)
+it.connect({path.name!r})
+it.settimeout(0.5)
+try:
+    print(it.recv(1) == b"")
+except TimeoutError:
+    print(False)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], timeout=PATIENCE, check=True, capture_output=True, text=True
+    )
+    return done.stdout == "True\n"
+
+
+def test_the_socket_is_for_whom_it_is(world: World, path: Path) -> None:
+    for access, mode in (
+        (Access(), 0o600),
+        (Access(group=os.getgid()), 0o660),
+        (Access(everybody=True), 0o666),
+    ):
+        with serving(world, path, access):
+            assert stat.S_IMODE(path.stat().st_mode) == mode
+    with serving(world, path, Access()):
+        assert closed_for(path)
+
+
+def test_the_groups_of_a_peer_count(world: World, path: Path) -> None:
+    with serving(world, path, Access(group=4242)):
+        assert not closed_for(path, 5, 4242)
+    with serving(world, path, Access(group=4242)):
+        assert closed_for(path, 4243)
+
+
+def test_who_may_be_the_owner() -> None:
+    assert Access.parse("root") == Access()
+    assert Access.parse("any").allows(1000, set())
+    assert not Access.parse("root").allows(1000, {0})
+    assert Access.parse("group:root").allows(1000, {5, 0})
+    assert not Access.parse("group:root").allows(1000, {5})
+    assert Access().allows(0, set())
+    for wrong in ("", "group", "group:", "group:none-such", "everybody"):
+        with pytest.raises(ValueError, match=r"is not root, group:NAME or any|no group"):
+            Access.parse(wrong)
+
+
+def test_a_device_that_cannot_be_had(world: World, path: Path, tmp_path: Path) -> None:
+    settings = Settings(name=new_name(world), scope=scope_of(world))
+    with serving(world, path), pytest.raises(DeviceError, match="another driver serves"):
+        DeviceServer(path, settings).start()
+    with pytest.raises(DeviceError, match="no device can be made at"):
+        DeviceServer(tmp_path / "none" / "device", settings).start()
+    path.write_text("a file of somebody's")
+    with pytest.raises(DeviceError, match="no device can be made at"):
+        DeviceServer(path, settings).start()
+    assert path.read_text() == "a file of somebody's"
+
+
+def test_what_a_killed_driver_left_is_replaced(world: World, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    with owned(world, path) as owner:
+        owner.send(PrintMemoryStats(), GetLogs())
+        assert owner.next(LogLine).severity == Severity.INFO
