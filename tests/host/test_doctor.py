@@ -13,7 +13,8 @@ import pytest
 
 from tidewaiter.host import cgroup, doctor, namespace, privileges
 from tidewaiter.host.hold import HoldRules, Method
-from tidewaiter.kernel.features import AS_ROOT, BPFFS, Feature
+from tidewaiter.kernel.bpffs import BPFFS
+from tidewaiter.kernel.features import AS_ROOT, Feature
 
 EVERYTHING = (1 << 41) - 1
 

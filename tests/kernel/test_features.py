@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from tidewaiter.kernel import features, libbpf, objects
+from tidewaiter.kernel import bpffs, features, libbpf, objects
 from tidewaiter.kernel.features import AS_ROOT, Feature, Probe, kernel_features
 from tidewaiter.kernel.libbpf import KernelError
 
@@ -82,7 +82,7 @@ def test_this_kernel_has_all_that_is_required() -> None:
     found = kernel_features(privileged=True)
     assert [one for one in found if one.required and not one.present] == []
     assert all(one.remedy == "" for one in found if one.present)
-    assert not list(features.BPFFS.glob("tw_probe*"))
+    assert not list(bpffs.BPFFS.glob("tw_probe*"))
     assert programs_and_maps() <= before
 
 
@@ -103,10 +103,13 @@ def named(name: str) -> Feature:
 
 
 def test_without_bpffs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(features, "BPFFS", tmp_path)
+    def refused() -> NoReturn:
+        raise KernelError(errno.EPERM, "mounting bpffs: Operation not permitted")
+
+    monkeypatch.setattr(bpffs, "ensure", refused)
     found = named("bpffs")
     assert not found.present
-    assert found.detail == f"no bpffs is mounted at {tmp_path}"
+    assert found.detail == "mounting bpffs: Operation not permitted"
     assert found.remedy == "mount -t bpf bpf /sys/fs/bpf"
 
 

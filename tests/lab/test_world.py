@@ -20,6 +20,8 @@ import dns.rcode
 import pytest
 
 from tidewaiter.host import cgroup, namespace
+from tidewaiter.kernel import bpffs
+from tidewaiter.kernel.bpffs import BPFFS
 from tidewaiter.lab import plan
 from tidewaiter.lab import world as world_module
 from tidewaiter.lab.janitor import LabError
@@ -28,7 +30,6 @@ from tidewaiter.lab.world import World
 pytestmark = pytest.mark.live
 
 ADDRESSES = [address for place in plan.SERVERS for address in place]
-BPFFS = Path("/sys/fs/bpf")
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,7 @@ def test_worlds_do_not_see_each_other(world: World) -> None:
 
 
 def test_nothing_is_left_after_a_normal_end() -> None:
+    bpffs.ensure()
     with World() as world:
         pins = BPFFS / world.name / "deeper"
         world.also_remove(pins.parent)

@@ -19,7 +19,7 @@ from tidewaiter.host.diag import OpenSocket, destroy, open_sockets
 from tidewaiter.host.hold import HoldRules, Method
 from tidewaiter.host.queue import Queue
 from tidewaiter.host.refusal import Refuser
-from tidewaiter.kernel import features
+from tidewaiter.kernel import bpffs, features
 from tidewaiter.kernel.features import Feature, Probe
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.objects import Mode
@@ -141,7 +141,7 @@ class _Trial:
 
     @cached_property
     def kernel(self) -> Kernel:
-        kernel = Kernel.load(features.BPFFS / self._name, Mode.ENFORCE)
+        kernel = Kernel.load(bpffs.BPFFS / self._name, Mode.ENFORCE)
         self._stack.callback(kernel.remove)
         return kernel
 

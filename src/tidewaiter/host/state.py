@@ -14,8 +14,9 @@ from typing import Any
 
 from tidewaiter.host.hold import HoldRules, Method
 from tidewaiter.host.processes import read_process
+from tidewaiter.kernel import bpffs
 
-PINS = Path("/sys/fs/bpf/tidewaiter")
+PINS = bpffs.BPFFS / "tidewaiter"
 RUN = Path("/run/tidewaiter")
 _KINDS = {
     **dict.fromkeys(("name", "build", "mode", "cgroup"), str),

@@ -14,13 +14,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidewaiter.kernel import objects
+from tidewaiter.kernel import bpffs, objects
 from tidewaiter.kernel.libbpf import check, library
 from tidewaiter.kernel.loader import LoadedObject
 from tidewaiter.kernel.objects import Mode, ObjectSpec
-
-BPFFS = Path("/sys/fs/bpf")
-"""Where bpffs is expected, by us and by everybody (Documentation/bpf, libbpf's default)."""
 
 AS_ROOT = "run it as root (sudo)"
 """What to do about a lack of privileges."""
@@ -105,13 +102,11 @@ def _btf() -> str:
 
 def _bpffs() -> str:
     """Pins a map and takes it away again."""
-    mounted = [line.split(" ")[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    if [str(BPFFS), "bpf"] not in mounted:
-        raise FileNotFoundError(errno.ENOENT, f"no bpffs is mounted at {BPFFS}")
-    pin = BPFFS / f"tw_probe_{os.getpid()}"
+    bpffs.ensure()
+    pin = bpffs.BPFFS / f"tw_probe_{os.getpid()}"
     made = check(library().bpf_map_create(_ARRAY, b"tw_probe", 4, 8, 1, None), "making an eBPF map")
     try:
-        check(library().bpf_obj_pin(made, os.fsencode(pin)), f"pinning a map in {BPFFS}")
+        check(library().bpf_obj_pin(made, os.fsencode(pin)), f"pinning a map in {bpffs.BPFFS}")
         pin.unlink()
     finally:
         os.close(made)
@@ -136,7 +131,7 @@ _BASICS = (
     Probe(
         "bpffs",
         "keeps what is decided in force without us",
-        f"mount -t bpf bpf {BPFFS}",
+        f"mount -t bpf bpf {bpffs.BPFFS}",
         _bpffs,
     ),
 )

@@ -14,7 +14,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from tidewaiter.kernel import objects
+from tidewaiter.kernel import bpffs, objects
 from tidewaiter.kernel.attached import in_the_way
 from tidewaiter.kernel.btf import Btf
 from tidewaiter.kernel.libbpf import KernelError, check, check_pointer, library, refusal
@@ -146,6 +146,7 @@ class Kernel:
     @classmethod
     def load(cls, pins: Path, mode: Mode) -> Kernel:
         """Makes maps and programs; attaches nothing yet. Raises KernelError."""
+        bpffs.ensure()
         for part in ("maps", "links", "hold"):
             (pins / part).mkdir(parents=True, exist_ok=True)
         shared: dict[str, int] = {}

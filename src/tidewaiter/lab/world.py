@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tidewaiter.host import cgroup, namespace
+from tidewaiter.kernel import bpffs
 from tidewaiter.lab import plan
 from tidewaiter.lab.janitor import Janitor, LabError
 
@@ -28,7 +29,7 @@ __all__ = ["LabError", "World"]
 
 _T = TypeVar("_T")
 _Command = Sequence[str | os.PathLike[str]]
-_ALSO = {Path("/sys/fs/bpf"): "tree", Path("/run/tidewaiter"): "file"}
+_ALSO = {bpffs.BPFFS: "tree", Path("/run/tidewaiter"): "file"}
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _NSSWITCH_CONF = Path("/etc/nsswitch.conf")
 _HOSTS_LINE = re.compile(r"^hosts:.*$", re.MULTILINE)
