@@ -31,14 +31,14 @@ PERMANENT = [verdict for verdict in Verdict if verdict.permanent]
 TEMPORARY = [verdict for verdict in Verdict if verdict.decided and not verdict.permanent]
 
 
-def connection(cookie: int = 0, verdict: Verdict = Verdict.UNDECIDED) -> Connection:
+def connection(cookie: int = 0, verdict: Verdict = Verdict.UNDECIDED, epoch: int = 1) -> Connection:
     """A connection as the kernel tells of it."""
-    return Connection(id=0, key=KEY, direction=Direction.OUT, cookie=cookie, verdict=verdict)
+    return Connection(id=0, key=KEY, direction=Direction.OUT, cookie=cookie, verdict=verdict, epoch=epoch)
 
 
-def hold(driver: Driver, flow: bytes, token: str, now: int = 1) -> list[Action]:
+def hold(driver: Driver, flow: bytes, token: str, now: int = 1, epoch: int = 1) -> list[Action]:
     """A packet of a connection is held; its payload is its token."""
-    return driver.packet(flow, connection(), token, token.encode(), now)
+    return driver.packet(flow, connection(epoch=epoch), token, token.encode(), now)
 
 
 def asked(driver: Driver) -> list[int]:
@@ -109,9 +109,27 @@ def test_the_kernel_asks_again_when_the_policy_has_changed() -> None:
     driver.events()
     known = driver.find(FLOW)
     assert known is not None
-    assert hold(driver, FLOW, "t2", now=3) == []
+    assert hold(driver, FLOW, "t2", now=3, epoch=2) == []
     assert driver.events() == [Asked(known, 2, first=False, waiting=1)]
-    assert known.verdict is Verdict.UNDECIDED
+    assert (known.verdict, known.epoch) == (Verdict.UNDECIDED, 2)
+    driver.verdict(2, Verdict.PERMANENT_DROP, 4)
+    assert released(hold(driver, FLOW, "t3", now=5, epoch=2)) == [("t3", False, None)]
+
+
+def test_the_kernel_does_not_know_yet_or_has_forgotten() -> None:
+    """Whenever it asks: under one policy nobody is asked twice about what was decided for good."""
+    driver = Driver()
+    hold(driver, FLOW, "t1")
+    driver.verdict(1, Verdict.PERMANENT_ACCEPT, 2)
+    driver.events()
+    actions = hold(driver, FLOW, "t2", now=3)
+    known = driver.find(FLOW)
+    assert known is not None
+    assert actions == [
+        Remember(FLOW, known, Verdict.PERMANENT_ACCEPT),
+        Release("t2", passes=True, reject=None),
+    ]
+    assert driver.events() == []
 
 
 def test_a_verdict_of_an_earlier_run_is_no_answer() -> None:
@@ -495,9 +513,8 @@ def test_an_update_of_a_decided_connection_is_written_anew(verdict: Verdict) -> 
     known = driver.find(FLOW)
     assert known is not None
     assert renew == Renew(FLOW, known, verdict)
-    (told,) = driver.events()
-    assert told == Decided(known, 0, first=False)
-    assert known.verdict is (verdict if verdict.permanent else Verdict.PERMANENT_ACCEPT)
+    assert driver.events() == ([Decided(known, 0, first=False)] if verdict.permanent else [])
+    assert known.verdict is (verdict if verdict.permanent else Verdict.UNDECIDED)
 
 
 def test_an_update_may_forget_a_verdict() -> None:

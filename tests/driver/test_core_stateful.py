@@ -25,6 +25,7 @@ from tidewaiter.driver.core import (
     Event,
     Release,
     Remember,
+    Renew,
 )
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
@@ -54,6 +55,7 @@ REJECTING = {Verdict.BLOCK, Verdict.PERMANENT_BLOCK}
 
 flows = st.sampled_from([b"a", b"b", b"c", b"d"])
 cookies = st.sampled_from([1, 1, 1, 2])
+epochs = st.sampled_from([1, 1, 1, 2])
 verdicts = st.sampled_from(Verdict)
 answers = st.sampled_from([verdict for verdict in Verdict if verdict is not Verdict.UNDECIDED])
 rules = st.none() | st.sampled_from(["r1", "r2"])
@@ -68,6 +70,7 @@ class Known:
     flow: bytes
     cookie: int
     opened: int
+    epoch: int
     verdict: Verdict = Verdict.UNDECIDED
     rule: str = ""
     tier: Tier | None = None
@@ -121,10 +124,10 @@ class Model:
         known = self.find(flow)
         return known if known and known.ended is None else None
 
-    def new(self, flow: bytes, cookie: int, now: int) -> Known:
+    def new(self, flow: bytes, cookie: int, epoch: int, now: int) -> Known:
         self.end(flow, (0, 0), now)
         self.connection_ids += 1
-        known = Known(self.connection_ids, flow, cookie, now)
+        known = Known(self.connection_ids, flow, cookie, now, epoch)
         self.known = [one for one in self.known if one.flow != flow] + [known]
         if len(self.known) > self.connections:
             forgotten = self.known.pop(0)
@@ -211,9 +214,9 @@ class DriverMachine(RuleBasedStateMachine):
 
     # --- what may happen -------------------------------------------------------------------------
 
-    @rule(flow=flows, cookie=cookies, kernel=st.sampled_from([Verdict.UNDECIDED, *Verdict]))
-    def packet(self, flow: bytes, cookie: int, kernel: Verdict) -> None:
-        connection = _connection(cookie, kernel)
+    @rule(flow=flows, cookie=cookies, epoch=epochs, kernel=st.sampled_from([Verdict.UNDECIDED, *Verdict]))
+    def packet(self, flow: bytes, cookie: int, epoch: int, kernel: Verdict) -> None:
+        connection = _connection(cookie, kernel, epoch)
         self._packet(flow, connection, cookie, kernel)
 
     @rule(flow=flows)
@@ -233,17 +236,18 @@ class DriverMachine(RuleBasedStateMachine):
             known
             and known.cookie == cookie
             and known.verdict in PERMANENT
-            and kernel is not Verdict.UNDECIDED
+            and (kernel is not Verdict.UNDECIDED or connection.epoch == known.epoch)
         ):
             model.remember(known, known.verdict)
             model.release(token, payload, known.verdict)
         else:
             first = known is None or known.cookie != cookie
             if known is None or known.cookie != cookie:
-                known = model.new(flow, cookie, self.now)
+                known = model.new(flow, cookie, connection.epoch, self.now)
                 known.verdict = Verdict.UNDECIDED if kernel in PERMANENT else kernel
             elif known.verdict in PERMANENT:
                 known.verdict = Verdict.UNDECIDED
+            known.epoch = connection.epoch
             if len(model.waiting) == model.packets:
                 oldest = model.waiting.pop(0)
                 model.counts["gave_way"] += 1
@@ -269,20 +273,35 @@ class DriverMachine(RuleBasedStateMachine):
             self.model.resolve(packet, verdict, packet.of.rule if name is None else name, tier, self.now)
         self.check(self.driver.verdict(number, verdict, self.now, rule=name, tier=tier))
 
-    @rule(flow=flows, cookie=cookies, verdict=verdicts, held=st.integers(0, 2))
-    def kernel_decides(self, flow: bytes, cookie: int, verdict: Verdict, held: int) -> None:
+    @rule(flow=flows, verdict=verdicts)
+    def update(self, flow: bytes, verdict: Verdict) -> None:
+        model, known = self.model, self.model.find_open(flow)
+        held = next((one for one in model.waiting if one.of is known), None)
+        if held and verdict in PERMANENT:
+            model.resolve(held, verdict, "", Tier.PYTHON, self.now)
+        elif known:
+            known.verdict = verdict if verdict in PERMANENT else Verdict.UNDECIDED
+            known.rule, known.tier = "", Tier.PYTHON
+            if verdict in PERMANENT:
+                model.tell("decided", known.number, 0, False)
+            model.did.append(("renew", flow, known.number, verdict))
+        self.check(self.driver.update(flow, verdict, self.now))
+
+    @rule(flow=flows, cookie=cookies, epoch=epochs, verdict=verdicts, held=st.integers(0, 2))
+    def kernel_decides(self, flow: bytes, cookie: int, epoch: int, verdict: Verdict, held: int) -> None:
         model, known = self.model, self.model.find_open(flow)
         if known and known.cookie == cookie:
+            known.epoch = epoch
             known.verdict, known.rule, known.tier = verdict, "kernel's", Tier.KERNEL
             model.tell("decided", known.number, 0, False)
             for packet in [one for one in model.waiting if one.of is known and verdict in PERMANENT]:
                 model.waiting.remove(packet)
                 model.release(packet.token, packet.payload, verdict)
         else:
-            known = model.new(flow, cookie, self.now)
+            known = model.new(flow, cookie, epoch, self.now)
             known.verdict, known.rule, known.tier = verdict, "kernel's", Tier.KERNEL
             model.tell("decided", known.number, held, True)
-        connection = _connection(cookie, verdict)
+        connection = _connection(cookie, verdict, epoch)
         connection.rule, connection.tier = "kernel's", Tier.KERNEL
         self.check(self.driver.decided(flow, connection, self.now, held), kernel_knows=True)
 
@@ -355,6 +374,8 @@ class DriverMachine(RuleBasedStateMachine):
                 assert action.verdict is not Verdict.UNDECIDED
                 remembered.add(action.verdict)
                 continue
+            if isinstance(action, Renew):
+                continue
             assert isinstance(action, Release)
             assert isinstance(action.token, int)
             self.pending.remove(action.token)  # raises KeyError for a packet that is resolved twice
@@ -396,14 +417,15 @@ class DriverMachine(RuleBasedStateMachine):
         assert self.driver.deadline() == min(times, default=None)
 
 
-def _connection(cookie: int, verdict: Verdict) -> Connection:
-    return Connection(id=0, key=KEY, direction=Direction.OUT, cookie=cookie, verdict=verdict)
+def _connection(cookie: int, verdict: Verdict, epoch: int = 1) -> Connection:
+    return Connection(id=0, key=KEY, direction=Direction.OUT, cookie=cookie, verdict=verdict, epoch=epoch)
 
 
 def _did(action: Action) -> Told:
     if isinstance(action, Release):
         return "release", action.token, action.passes, action.reject
-    return "remember", action.flow, action.connection.id, action.verdict
+    name = "renew" if isinstance(action, Renew) else "remember"
+    return name, action.flow, action.connection.id, action.verdict
 
 
 def _told(event: Event) -> Told:
@@ -429,6 +451,7 @@ def _shown(known: Known) -> Told:
         known.verdict,
         known.rule,
         known.tier,
+        known.epoch,
         *known.totals,
     )
 
@@ -443,6 +466,7 @@ def _shown_of(connection: Connection) -> Told:
         connection.verdict,
         connection.rule,
         connection.tier,
+        connection.epoch,
         connection.sent,
         connection.received,
     )

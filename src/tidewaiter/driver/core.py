@@ -146,16 +146,18 @@ class Driver:
     ) -> list[Action]:
         """A packet is held. ``connection`` is what the kernel knows of it; a known one goes on as it was.
 
-        ``now`` is when it was held. If its connection has been decided since, it goes by that verdict at once.
+        ``now`` is when it was held. If its connection was decided under the same policy, it goes by that verdict at
+        once: it was held before the kernel knew, or the kernel has forgotten.
         """
         self.statistics.held += 1
         known = self._open(flow, connection.cookie)
         actions: list[Action] = []
         if known is None:
             actions = self._know(flow, connection, now)
-        elif known.verdict.permanent and (connection.verdict.decided or now < known.decided):
+        elif known.verdict.permanent and (connection.verdict.decided or connection.epoch == known.epoch):
             return [Remember(flow, known, known.verdict), self._release(token, payload, known.verdict)]
         else:
+            known.epoch = connection.epoch
             connection = known
         if connection.verdict.permanent:  # the kernel asks again: the policy has changed
             connection.verdict = Verdict.UNDECIDED
@@ -175,7 +177,7 @@ class Driver:
         known = self._open(flow, connection.cookie)
         if known is not None:
             known.verdict, known.rule, known.tier = connection.verdict, connection.rule, connection.tier
-            known.decided = now
+            known.decided, known.epoch = now, connection.epoch
             self._tell(Decided(known, 0, first=False))
             if not known.verdict.permanent:
                 return []
@@ -247,7 +249,8 @@ class Driver:
     def update(self, flow: bytes, verdict: Verdict, now: int) -> list[Action]:
         """Another verdict for a live connection, from its next packet on; "" is its rule then.
 
-        UNDECIDED forgets the verdict: the next packet is asked about. What is held goes by a permanent verdict.
+        One that is not permanent forgets what held before: the next packet is asked about. What is held goes by a
+        permanent verdict.
         """
         connection = self._open(flow)
         if connection is None:
@@ -256,9 +259,8 @@ class Driver:
         if waits is not None and verdict.permanent:
             return self.verdict(waits, verdict, now, rule="")
         connection.rule, connection.tier = "", Tier.PYTHON
-        if verdict.permanent or not verdict.decided:
-            connection.verdict, connection.decided = verdict, now
-        if verdict.decided:
+        connection.verdict, connection.decided = verdict if verdict.permanent else Verdict.UNDECIDED, now
+        if verdict.permanent:
             self._tell(Decided(connection, 0, first=False))
         return [Renew(flow, connection, verdict)]
 

@@ -44,7 +44,7 @@ class VerdictCache:
     def renew(self, data: bytes, verdict: Verdict, totals: Totals) -> None:
         """The same for a connection that is decided: its next packet meets this verdict. UNDECIDED: it is asked about.
 
-        A socket's storage is made to look for an answer again, which lies in `pending` by then.
+        A socket's storage takes it over in a pass over all of them, unless the gate has found it in `pending` before.
         """
         for key in _flow_keys(data):
             flow = self._flows.get(key)

@@ -185,6 +185,7 @@ def connection(record: Record, process: Process, rules: tuple[str, ...] = ()) ->
         0,
         record.sent,
         record.received,
+        epoch=record.epoch,
     )
 
 

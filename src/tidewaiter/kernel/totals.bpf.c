@@ -3,7 +3,7 @@
  * Layer: stream data. An iterator that writes out every connection that lives in a socket, with its totals so far; and the way from
  * user space into a socket's storage.
  */
-#include "maps.h"
+#include "flow.h"
 #include "tcp.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
@@ -21,6 +21,20 @@ struct bpf_iter__bpf_sk_storage_map {
 };
 #pragma clang attribute pop
 
+/* A new answer for a connection that is decided already, in `pending`. The gate may have taken it over before: the same
+ * is done here, for it looks there only while it has no verdict that lets packets pass. */
+static __always_inline void tw_renew(const struct tw_config *settings, struct tw_connection *c)
+{
+	__u64 cookie = c->cookie;
+	struct tw_connection *answer = bpf_map_lookup_elem(&pending, &cookie);
+
+	if (!tw_is_answer(answer, settings, c))
+		return;
+	tw_take(c, answer);
+	if (!tw_is_temporary(c->verdict))
+		bpf_map_delete_elem(&pending, &cookie);
+}
+
 SEC("iter/bpf_sk_storage_map")
 int tw_totals(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
@@ -36,7 +50,7 @@ int tw_totals(struct bpf_iter__bpf_sk_storage_map *ctx)
 	if (!(c.flags & TW_CONNECTED))
 		return 0;
 	if (settings && settings->renew && settings->renew == c.cookie)
-		value->epoch = settings->epoch - 1; /* the gate will look for the answer that is there for it */
+		tw_renew(settings, value);
 	tcp = (void *)bpf_skc_to_tcp_sock(sk);
 	if (tcp)
 		tw_tcp_totals(&c, tcp);

@@ -24,7 +24,7 @@ class Connection:
 
     Times are nanoseconds of CLOCK_MONOTONIC, 0 while not reached; ``decided`` is that of the verdict. ``sent``
     and ``received`` are payload bytes, complete once ``ended`` is set. ``rule`` is the name of the rule that
-    decided, "" for none.
+    decided, "" for none. ``epoch`` counts the policies: it is that under which the kernel asked, or decided.
     """
 
     id: int
@@ -41,3 +41,4 @@ class Connection:
     sent: int = 0
     received: int = 0
     decided: int = 0
+    epoch: int = 0
