@@ -67,6 +67,7 @@ def test_the_attach_types_are_those_of_the_kernels_header(tmp_path: Path) -> Non
     names = {
         "tw_ingress": "BPF_CGROUP_INET_INGRESS",
         "tw_egress": "BPF_CGROUP_INET_EGRESS",
+        "tw_create": "BPF_CGROUP_INET_SOCK_CREATE",
         "tw_socket_operation": "BPF_CGROUP_SOCK_OPS",
         "tw_connect4": "BPF_CGROUP_INET4_CONNECT",
         "tw_connect6": "BPF_CGROUP_INET6_CONNECT",

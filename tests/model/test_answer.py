@@ -158,8 +158,10 @@ def test_rejection_goes_by_the_protocol(pair: Pair) -> None:
     assert rejection(syn) == tcp_reset(syn)
     icmp = Protocol.ICMP if pair is V4 else Protocol.ICMPV6
     echo = build_ip(*pair, icmp, bytes([8 if pair is V4 else 128]) + bytes(7))
-    for other in (build_udp(*pair, 4000, 53), build_ip(*pair, Protocol.SCTP, bytes(12)), echo):
-        assert rejection(other) == unreachable(other)
+    datagram = build_udp(*pair, 4000, 53)
+    assert rejection(datagram) == unreachable(datagram)
+    for other in (build_ip(*pair, Protocol.SCTP, bytes(12)), echo):
+        assert rejection(other) == unreachable(other, prohibited=True)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def render(line: Line) -> Text | None:
     text.append(f"{word:<8}", style="dim" if kind == "end" else STYLES.get(line["verdict"], ""))
     text.append(f" {_who(line)} ", style="dim" if kind == "end" else "bold")
     text.append(
-        f"{_ARROWS[line['direction']]} {line['remote']} {line['protocol']}",
+        f"{_ARROWS[line['direction']]} {_where(line)} {line['protocol']}",
         style="dim" if kind == "end" else "",
     )
     if kind == "end":
@@ -141,6 +141,12 @@ def render(line: Line) -> Text | None:
     if line["rule"]:
         text.append(f"  {printable(line['rule'])}", style="dim")
     return text.append(f" · {line['tier']}", style="dim") if line["tier"] else text
+
+
+def _where(line: dict[str, Any]) -> str:
+    """The remote end; without the 0 that stands for no port."""
+    address, _, port = str(line["remote"]).rpartition(":")
+    return str(line["remote"]) if port != "0" else address.strip("[]")
 
 
 def _who(line: dict[str, Any]) -> str:

@@ -154,12 +154,16 @@ class Driver:
         actions: list[Action] = []
         if known is None:
             actions = self._know(flow, connection, now)
-        elif known.verdict.permanent and (connection.verdict.decided or connection.epoch == known.epoch):
+        elif (
+            known.verdict.permanent
+            and known.remembers
+            and (connection.verdict.decided or connection.epoch == known.epoch)
+        ):
             return [Remember(flow, known, known.verdict), self._release(token, payload, known.verdict)]
         else:
             known.epoch = connection.epoch
             connection = known
-        if connection.verdict.permanent:  # the kernel asks again: the policy has changed
+        if connection.verdict.permanent and (known is None or known.remembers):  # the policy has changed
             connection.verdict = Verdict.UNDECIDED
         held, evicted = self.packets.add(flow, token, payload, now)
         self._tell(Asked(connection, held.id, known is None, self.packets.waiting(flow)))
@@ -322,7 +326,9 @@ class Driver:
 
     def _decide(self, packet: HeldPacket, verdict: Verdict, now: int, rule: str, tier: Tier) -> list[Action]:
         connection = self._connections[packet.flow]  # there, since what is forgotten leaves no packet behind
-        if not verdict.permanent:
+        if not connection.remembers:
+            self._tell_of_packet(connection, verdict, rule, tier, now - packet.since)
+        if not verdict.permanent or not connection.remembers:
             self.packets.take(packet.id)
             release = self._release(packet.token, packet.payload, verdict)
             return [Remember(packet.flow, connection, verdict), release]
@@ -331,6 +337,15 @@ class Driver:
         connection.verdict, connection.rule, connection.tier, connection.decided = verdict, rule, tier, now
         self._tell(Decided(connection, now - held[0].since, first=False))
         return [Remember(packet.flow, connection, verdict), *releases]
+
+    def _tell_of_packet(
+        self, connection: Connection, verdict: Verdict, rule: str, tier: Tier, held: int
+    ) -> None:
+        """Of packets that are decided one by one, the first is told of, and each that fares otherwise than the last."""
+        last = connection.verdict, connection.rule
+        connection.verdict, connection.rule, connection.tier = verdict, rule, tier
+        if last != (verdict, rule):
+            self._tell(Decided(connection, held, first=False))
 
     def _release(self, token: object, payload: bytes, verdict: Verdict) -> Release:
         if verdict.passes:

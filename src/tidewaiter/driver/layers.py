@@ -45,8 +45,8 @@ LAYERS = (
     Layer(
         "ALE resource assignment and release",
         "bind",
-        ("cgroup/post_bind4", "cgroup/post_bind6", "cgroup/sock_release"),
-        "which program waits on a port; a socket that is gone takes its flows with it",
+        ("cgroup/sock_create", "cgroup/post_bind4", "cgroup/post_bind6", "cgroup/sock_release"),
+        "which program makes a raw socket, or waits on a port; a socket that is gone takes its flows with it",
         False,
     ),
     Layer(

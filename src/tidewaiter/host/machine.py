@@ -151,7 +151,7 @@ class Machine:
                         continue
                     connection = self._connection(data)
                     judged = judge(connection)
-                    if judged is None or not judged.permanent:
+                    if judged is None or not judged.permanent or not connection.remembers:
                         self._index(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
@@ -249,7 +249,7 @@ class Machine:
         if kind == EventKind.ENDED:
             return self._close(flow, data, now)
         connection = self._connection(data)
-        whole = connection.key.local_port and int(connection.key.local)
+        whole = int(connection.key.local) and (connection.key.local_port or not connection.remembers)
         if connection.verdict is Verdict.PERMANENT_BLOCK and not whole:
             return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
         self._index(flow, data)
@@ -279,7 +279,7 @@ class Machine:
 
     def _index(self, flow: bytes, data: bytes) -> None:
         self._records[flow] = data
-        if flow[_PROTOCOL] == Protocol.UDP:  # a datagram socket may have many peers, which end with it
+        if flow[_PROTOCOL] != Protocol.TCP:  # a datagram socket may have many peers, which end with it
             cookie = int.from_bytes(data[records.COOKIE], "little")
             if cookie:
                 self._by_cookie[cookie].add(flow)
@@ -295,7 +295,7 @@ class Machine:
 
     def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
         """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
-        if flow[_PROTOCOL] == Protocol.UDP and self._waited_for(flow):
+        if flow[_PROTOCOL] != Protocol.TCP and self._waited_for(flow):
             self._closed[flow] = data, now
             return []
         return self._over(flow, data, now)
@@ -304,7 +304,7 @@ class Machine:
         record = records.unpack(data)
         sent, received = record.sent, record.received
         self._records.pop(flow, None)
-        if record.protocol == Protocol.UDP:
+        if record.protocol != Protocol.TCP:
             flows = self._by_cookie.get(record.cookie, set())
             flows.discard(flow)
             if not flows:

@@ -14,7 +14,7 @@ from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.records import Flag, Home
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import Protocol
+from tidewaiter.model.key import HAVE_CONNECTIONS, Protocol
 from tidewaiter.model.verdict import Verdict
 
 _BPF_ANY, _BPF_EXIST = 0, 2
@@ -33,13 +33,22 @@ class VerdictCache:
         rule = rules.get(connection.rule, records.NO_RULE)
         value = records.answered(data, verdict, connection.tier or Tier.PYTHON, rule)
         home = data[records.HOME]
-        if home == Home.SOCKET and not self._is_flow_now(data):
+        if data[_PROTOCOL] not in HAVE_CONNECTIONS:
+            self._answer_packet(data, verdict)
+        elif home == Home.SOCKET and not self._is_flow_now(data):
             with suppress(FileNotFoundError):  # the program has given up meanwhile, and its socket is gone
                 _native.put(self._pending.fd, data[records.COOKIE], value, _BPF_EXIST)
         elif home == Home.ADDRESSES:
             _native.put(self._flows.fd, records.key_by_addresses(data[records.FLOW]), value, _BPF_ANY)
         else:
             _native.put(self._flows.fd, records.key_by_peer(records.unpack(data)), value, _BPF_ANY)
+
+    def _answer_packet(self, data: bytes, verdict: Verdict) -> None:
+        """For one packet, whichever way it goes. What its flow has carried meanwhile stays."""
+        for key in _flow_keys(data):
+            known = self._flows.get(key)
+            if known is not None and known[records.EPOCH] == data[records.EPOCH]:
+                self._flows.put(key, records.answered(known, verdict, Tier.PYTHON))
 
     def renew(self, data: bytes, verdict: Verdict, totals: Totals) -> None:
         """The same for a connection that is decided: its next packet meets this verdict. UNDECIDED: it is asked about.

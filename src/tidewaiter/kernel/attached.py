@@ -13,6 +13,7 @@ from tidewaiter.kernel.libbpf import library
 ATTACH_TYPES = {
     "tw_ingress": 0,
     "tw_egress": 1,
+    "tw_create": 2,
     "tw_socket_operation": 3,
     "tw_connect4": 10,
     "tw_connect6": 11,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
  *
- * Layers: ALE resource assignment and release. A bound datagram socket waits for whoever sends; a released
- * socket takes its listeners and its pending questions with it. Nothing is refused here.
+ * Layers: ALE resource assignment and release. A raw socket has a maker, a bound datagram socket waits for whoever sends;
+ * a released socket takes its listeners and its pending questions with it. Nothing is refused here.
  */
 #include "flow.h"
 #include "listener.h"
@@ -37,6 +37,35 @@ static __always_inline int tw_bind(struct bpf_sock *ctx, const __u32 *address)
 	c->cookie = listener.cookie;
 	c->protocol = IPPROTO_UDP;
 	c->local_port = key.port;
+	return 1;
+}
+
+/* Sending by a raw socket has no hook of its own: its program is known from the making of the socket. */
+SEC("cgroup/sock_create")
+int tw_create(struct bpf_sock *ctx)
+{
+	struct tw_owner owner = { };
+	struct tw_connection *c;
+	__u64 cookie;
+	__u32 *namespace;
+
+	if (ctx->type != SOCK_RAW && (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_MPTCP))
+		return 1;
+	cookie = bpf_get_netns_cookie(ctx);
+	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
+	if (!namespace)
+		return 1;
+	c = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c)
+		return 1;
+	tw_current_owner(&owner);
+	cookie = bpf_get_socket_cookie(ctx);
+	__builtin_memcpy(&c->owner, &owner, sizeof(owner));
+	c->namespace = *namespace;
+	c->cookie = cookie;
+	c->flags = TW_MARKER;
+	/* where there is no room its packets are not held, and the gate has the last word on them */
+	bpf_map_update_elem(&makers, &cookie, &owner, BPF_ANY);
 	return 1;
 }
 
@@ -78,6 +107,7 @@ int tw_release(struct bpf_sock *ctx)
 	c->home = TW_HOME_RELEASED;
 	asked = bpf_map_lookup_elem(&pending, &cookie);
 	if (!(c->flags & TW_CONNECTED)) {
+		bpf_map_delete_elem(&makers, &cookie);
 		if (settings->events || (c->flags & TW_MARKER))
 			tw_emit(TW_EVENT_RELEASED, c);
 	} else if (c->protocol == IPPROTO_UDP && asked && asked->opened == c->opened && (asked->flags & TW_REPORTED)) {

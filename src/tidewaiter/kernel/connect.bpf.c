@@ -33,6 +33,8 @@ static __always_inline int tw_connect(struct bpf_sock_addr *ctx, struct tw_conne
 	__u64 cookie;
 	__u32 *namespace;
 
+	if (ctx->type == SOCK_RAW)
+		return 1; /* its packets are decided one by one */
 	if (ctx->protocol != IPPROTO_TCP)
 		return TW_WITHIN(tw_to_peer(ctx, want), 1);
 	cookie = bpf_get_netns_cookie(ctx);

@@ -5,7 +5,7 @@
  */
 #include "flow.h"
 #include "listener.h"
-#include "policy.h"
+#include "sight.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -62,6 +62,49 @@ static __always_inline int tw_hold_by_addresses(struct tw_config *settings, stru
 	return tw_takes_user_space(seen->verdict) ? tw_hold(seen, seen) : 0;
 }
 
+/* A packet without a connection. It is held for a question, and for a refusal too: user space sends the answer that ping
+ * understands, or is silent where a program that listens for errors would hear of what the gate drops; and what comes
+ * in may have no socket, and so no gate. */
+__noinline int tw_hold_other(struct tw_connection *seen, __u64 cookie, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *flow;
+	struct tw_owner *maker;
+	struct tw_flow_key key;
+
+	if (!settings || !seen)
+		return 0;
+	seen->namespace = tw_namespace;
+	if (incoming) {
+		seen->home = TW_HOME_ADDRESSES;
+		seen->direction = TW_IN;
+		tw_key_by_addresses(&key, seen);
+		flow = bpf_map_lookup_elem(&flows, &key);
+		if (!flow && !settings->whole)
+			return 0; /* for a program that is none of ours, or for nobody */
+		if (flow) {
+			seen->cookie = flow->cookie;
+			__builtin_memcpy(&seen->owner, &flow->owner, sizeof(seen->owner));
+		}
+	} else {
+		maker = bpf_map_lookup_elem(&makers, &cookie);
+		if (!maker)
+			return 0; /* the kernel answers what has come in, or the socket was open before us */
+		seen->home = TW_HOME_PEER;
+		seen->direction = TW_OUT;
+		seen->cookie = cookie;
+		__builtin_memcpy(&seen->owner, maker, sizeof(seen->owner));
+		tw_key_by_peer(&key, seen);
+		flow = bpf_map_lookup_elem(&flows, &key);
+	}
+	tw_decide_packet(seen, flow);
+	if (!flow || flow->epoch != seen->epoch)
+		bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
+	if (!incoming)
+		tw_expect_replies(seen, &key);
+	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
+}
+
 /* The socket that a packet is known to belong to, 0 for none. A connection that is only waiting to be forgotten does not
  * own the SYN of the next one. */
 static __always_inline __u64 tw_socket(struct __sk_buff *skb)
@@ -74,37 +117,42 @@ static __always_inline __u64 tw_socket(struct __sk_buff *skb)
 __noinline int tw_hold_slow(struct __sk_buff *skb, int incoming)
 {
 	struct tw_config *settings = tw_config();
-	struct tw_connection seen = { }, *c;
 	__u64 cookie = tw_socket(skb);
+	struct tw_sight sight = { };
+	struct tw_connection *c;
 	struct tw_flow_key key;
-	struct tw_headers h;
 
-	if (!settings || tw_parse_headers(skb, &h) || (h.flags & TW_LATER_FRAGMENT))
+	if (!settings || !tw_see(skb, &sight, incoming))
 		return 0;
-	if (h.protocol != IPPROTO_TCP && h.protocol != IPPROTO_UDP)
-		return 0;
-	tw_ends(&seen, &h, incoming);
+	if (tw_is_other(sight.ends.protocol))
+		return incoming && sight.control ? 0 : tw_hold_other(&sight.ends, cookie, incoming);
 	c = cookie ? bpf_map_lookup_elem(&pending, &cookie) : NULL;
 	if (c && (c->flags & TW_MARKER)) { /* a socket with many peers: is it this one? */
-		seen.cookie = cookie;
-		tw_key_by_peer(&key, &seen);
+		sight.ends.cookie = cookie;
+		tw_key_by_peer(&key, &sight.ends);
 		c = bpf_map_lookup_elem(&flows, &key);
-		return c && tw_is_temporary(c->verdict) ? tw_hold(c, &seen) : 0;
+		return c && tw_is_temporary(c->verdict) ? tw_hold(c, &sight.ends) : 0;
 	}
 	if (c)
-		return tw_is_temporary(c->verdict) ? tw_hold(c, &seen) : 0;
+		return tw_is_temporary(c->verdict) ? tw_hold(c, &sight.ends) : 0;
 	if (!incoming || cookie)
 		return 0;
-	if (h.protocol == IPPROTO_TCP && (h.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if (sight.ends.protocol == IPPROTO_TCP && (sight.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return 0;
-	return tw_hold_by_addresses(settings, &seen);
+	return tw_hold_by_addresses(settings, &sight.ends);
 }
 
 /* Most packets belong to a socket about which there is no question: they cost one look. */
 static __always_inline int tw_must_wait(struct __sk_buff *skb, int incoming)
 {
 	__u64 cookie = tw_socket(skb);
+	__u8 protocol;
 
+	/* of IPv6 it may be an extension header, which tw_hold_slow walks */
+	if (bpf_skb_load_bytes(skb, skb->protocol == bpf_htons(ETH_P_IP) ? 9 : 6, &protocol, 1))
+		return 0;
+	if (tw_is_other(protocol))
+		return tw_hold_slow(skb, incoming);
 	if (cookie) {
 		if (!bpf_map_lookup_elem(&pending, &cookie))
 			return 0;

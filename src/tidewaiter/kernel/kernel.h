@@ -16,6 +16,9 @@
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
+#define IPPROTO_MPTCP 262
+#define SOCK_RAW 3
+#define ETH_P_IP 0x0800
 #define TCP_TIME_WAIT 6 /* states: include/net/tcp_states.h */
 #define TCP_CLOSE 7
 #define TCP_SYN 2 /* flags: RFC 9293 §3.1 */

@@ -34,6 +34,15 @@ struct {
 	__type(value, struct tw_connection);
 } flows SEC(".maps");
 
+/* Who has made a socket that is neither of TCP nor of UDP, by its cookie. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct tw_owner);
+} makers SEC(".maps");
+
 /* Who waits for connections and datagrams, by port and address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -7,21 +7,14 @@
 /* build: enforce */
 /* build: observe -DOBSERVE */
 #include "adopt.h"
-#include "flow.h"
+#include "gate.h"
 #include "listener.h"
 #include "peer.h"
-#include "sight.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* Older kernels cannot say which namespace a packet without an owner is in. */
 const volatile __u8 tw_packet_has_namespace = 0;
-
-static __always_inline void tw_add(struct tw_connection *c, __u32 bytes, int incoming)
-{
-	__sync_fetch_and_add(incoming ? &c->received : &c->sent, bytes);
-	c->used = bpf_ktime_get_coarse_ns();
-}
 
 /* A question that comes up at the gate, where nothing can be held any more: this packet is dropped, whatever `fail` says,
  * and the next one meets the hold match. */
@@ -30,16 +23,6 @@ static __always_inline int tw_ask_late(struct tw_config *settings, struct tw_con
 	if (tw_ask(c))
 		return TW_PERMANENT_DROP;
 	return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
-}
-
-/* What has come in may have been asked about by its addresses already. */
-static __always_inline struct tw_connection *tw_known_by_addresses(struct tw_config *settings, const struct tw_connection *c, struct tw_flow_key *key)
-{
-	struct tw_connection *known;
-
-	tw_key_by_addresses(key, c);
-	known = bpf_map_lookup_elem(&flows, key);
-	return known && known->epoch == settings->epoch ? known : NULL;
 }
 
 /* A connected socket whose verdict is not this policy's: the answer may be waiting, or the policy has changed. */
@@ -282,7 +265,11 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	}
 	if (incoming && protocol == IPPROTO_TCP && (sight.tcp_flags & TCP_RST))
 		return TW_GO; /* it ends what it belongs to; our own refusals come this way */
-	if (c && sight.routed) {
+	if (tw_is_other(protocol)) {
+		verdict = TW_PERMANENT_ACCEPT; /* of the kernel's own, or of a socket that was open before us */
+		if (c && !(incoming && sight.control))
+			verdict = tw_without_connection(c, &sight.ends, sight.payload, incoming);
+	} else if (c && sight.routed) {
 		verdict = TW_PERMANENT_DROP; /* past its verdict */
 	} else if (c && (c->flags & TW_CONNECTED) && tw_is_of(c, &sight.ends, incoming)) {
 		if (c->protocol == IPPROTO_UDP && !(c->flags & TW_REGISTERED))

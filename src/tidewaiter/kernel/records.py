@@ -72,7 +72,7 @@ FLOW = _span("namespace", "remote_port", 2)
 """The bytes of struct tw_connection that name it."""
 
 COOKIE = _span("cookie", "cookie", 8)
-_EPOCH = _span("epoch", "epoch", 4)
+EPOCH = _span("epoch", "epoch", 4)
 HOME = CONNECTION.offset("home")
 FLAGS = CONNECTION.offset("flags")
 _RULE_TO_TIER = _span("rule", "tier", 1)
@@ -207,7 +207,7 @@ def answered(connection: bytes, verdict: Verdict, tier: Tier, rule: int = NO_RUL
 
 def of_epoch(connection: bytes, epoch: int) -> bytes:
     """The same structure as one of another policy."""
-    return connection[: _EPOCH.start] + struct.pack("<I", epoch) + connection[_EPOCH.stop :]
+    return connection[: EPOCH.start] + struct.pack("<I", epoch) + connection[EPOCH.stop :]
 
 
 def key_by_peer(record: Record) -> bytes:

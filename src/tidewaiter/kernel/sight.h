@@ -5,7 +5,7 @@
 #ifndef TIDEWAITER_SIGHT_H
 #define TIDEWAITER_SIGHT_H
 
-#include "flow.h"
+#include "other.h"
 
 /* What a packet says of itself. */
 struct tw_sight {
@@ -13,6 +13,7 @@ struct tw_sight {
 	__u32 payload;  /* bytes */
 	__u8 tcp_flags;
 	__u8 routed;    /* it names the hops of its way (RFC 791 §3.1, RFC 8754 §2) */
+	__u8 control;   /* it keeps the network itself going: other.h */
 };
 
 #define TW_IPV4_PLAIN 0x45 /* version 4, no options */
@@ -54,11 +55,10 @@ __noinline int tw_see(struct __sk_buff *skb, struct tw_sight *sight, int incomin
 
 	if (!sight || tw_parse_headers(skb, &h) || (h.flags & TW_LATER_FRAGMENT))
 		return 0; /* what the kernel would throw away itself */
-	if (h.protocol != IPPROTO_TCP && h.protocol != IPPROTO_UDP)
-		return 0;
 	tw_ends(&sight->ends, &h, incoming);
 	sight->payload = h.length > h.payload ? h.length - h.payload : 0;
 	sight->tcp_flags = h.tcp_flags;
+	sight->control = tw_is_control(skb, &h);
 	sight->routed = !incoming && h.transport != (h.version == 4 ? 20 : 40) && tw_is_routed(skb, h.version, h.transport);
 	return 1;
 }

@@ -60,12 +60,15 @@ def unreachable(data: Buffer, *, prohibited: bool = False) -> bytes:
 def rejection(data: Buffer) -> bytes | None:
     """The IP packet that refuses ``data`` in the way of its protocol, or None where none may be sent.
 
+    A reset for TCP, *port unreachable* for UDP, *administratively prohibited* for what has no ports.
     Not answered are later fragments, resets, ICMP errors, and packets to or from an address that does
     not name one host. Raises MalformedPacket.
     """
     packet = parse_packet(data)
     try:
-        return _reset(packet) if packet.protocol == Protocol.TCP else _unreachable(packet)
+        if packet.protocol == Protocol.TCP:
+            return _reset(packet)
+        return _unreachable(packet, prohibited=packet.protocol != Protocol.UDP)
     except Unanswerable:
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tidewaiter.model.key import ConnectionKey, Direction
+from tidewaiter.model.key import HAVE_CONNECTIONS, ConnectionKey, Direction
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 
@@ -42,3 +42,8 @@ class Connection:
     received: int = 0
     decided: int = 0
     epoch: int = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a permanent verdict holds for later packets too: not where each packet is decided by itself."""
+        return self.key.protocol in HAVE_CONNECTIONS

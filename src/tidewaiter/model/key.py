@@ -33,6 +33,10 @@ class Protocol(IntEnum):
     SCTP = 132
 
 
+HAVE_CONNECTIONS = frozenset((Protocol.TCP, Protocol.UDP))
+"""What a verdict can be remembered for. Each packet of another protocol is decided by itself."""
+
+
 def protocol_name(number: int) -> str:
     """``tcp``, ``udp``, … or the decimal number for a protocol without a name here."""
     try:

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+ *
+ * What the gate does with a packet of whatever protocol; and those that have no connections.
+ */
+#ifndef TIDEWAITER_GATE_H
+#define TIDEWAITER_GATE_H
+
+#include "sight.h"
+
+static __always_inline void tw_add(struct tw_connection *c, __u32 bytes, int incoming)
+{
+	__sync_fetch_and_add(incoming ? &c->received : &c->sent, bytes);
+	c->used = bpf_ktime_get_coarse_ns();
+}
+
+/* What has come in may have been asked about by its addresses already. */
+static __always_inline struct tw_connection *tw_known_by_addresses(struct tw_config *settings, const struct tw_connection *c, struct tw_flow_key *key)
+{
+	struct tw_connection *known;
+
+	tw_key_by_addresses(key, c);
+	known = bpf_map_lookup_elem(&flows, key);
+	return known && known->epoch == settings->epoch ? known : NULL;
+}
+
+/* What was answered about a packet that came in: any number of sockets may get it. */
+static __always_inline int tw_answer_by_addresses(struct tw_config *settings, const struct tw_connection *seen, struct tw_flow_key *key)
+{
+	struct tw_connection *known = tw_known_by_addresses(settings, seen, key);
+
+	return known ? known->verdict : TW_UNDECIDED;
+}
+
+/* A packet of a protocol without connections, of a socket that we have seen being made: what comes in is held by its
+ * addresses, and belongs here to the socket that gets it. */
+__noinline int tw_without_connection(struct tw_connection *c, struct tw_connection *seen, __u32 bytes, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *flow;
+	struct tw_flow_key key;
+	int verdict;
+
+	if (!settings || !c || !seen)
+		return TW_UNDECIDED;
+	seen->home = TW_HOME_PEER;
+	seen->direction = incoming ? TW_IN : TW_OUT;
+	seen->cookie = c->cookie;
+	__builtin_memcpy(&seen->owner, &c->owner, sizeof(seen->owner));
+	tw_key_by_peer(&key, seen);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	tw_decide_packet(seen, flow);
+	verdict = seen->verdict;
+	if (!flow || flow->epoch != seen->epoch) {
+		if (bpf_map_update_elem(&flows, &key, seen, BPF_ANY))
+			return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
+		flow = bpf_map_lookup_elem(&flows, &key);
+	}
+	if (!flow)
+		return verdict;
+	if (verdict == TW_UNDECIDED && settings->enforce) {
+		verdict = incoming ? tw_answer_by_addresses(settings, seen, &key) : flow->verdict;
+		flow->verdict = TW_UNDECIDED; /* the answer was for this packet */
+	} else {
+		flow->verdict = verdict;
+		flow->rule = seen->rule;
+		flow->tier = seen->tier;
+		tw_report(settings, flow);
+	}
+	if (tw_is_accept(verdict) || !settings->enforce) {
+		tw_add(flow, bytes, incoming);
+		if (!incoming)
+			tw_expect_replies(flow, &key);
+	}
+	return verdict;
+}
+
+#endif
