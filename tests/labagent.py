@@ -45,7 +45,16 @@ def sendto(order: dict[str, Any]) -> dict[str, Any]:
     made.settimeout(order.get("timeout", 5))
     _sockets[order["id"]] = made
     made.sendto(order["say"].encode(), tuple(order["to"]))
-    return {"heard": made.recv(65536).decode(), "port": made.getsockname()[1]}
+    heard, peer = made.recvfrom(65536)
+    if order.get("from_there") and peer[:2] != tuple(order["to"]):
+        raise ValueError(f"an answer from {peer}")
+    return {"heard": heard.decode(), "port": made.getsockname()[1]}
+
+
+def peer(order: dict[str, Any]) -> dict[str, Any]:
+    """Who the other end of an open connection is, as address and port."""
+    address, port = _sockets[order["of"]].getpeername()[:2]
+    return {"heard": f"{address} {port}"}
 
 
 def say(order: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +135,7 @@ ORDERS = {
     "udp": udp,
     "sendto": sendto,
     "say": say,
+    "peer": peer,
     "listen": listen,
     "bound": bound,
     "close": close,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tidewaiter.driver.core import Asked, Decided, Ended, Established
+    from tidewaiter.host.original import original_destination
+    from tidewaiter.host.redirect import RedirectPorts
     from tidewaiter.host.scope import Scope
     from tidewaiter.model.connection import Connection, Tier
     from tidewaiter.model.key import ConnectionKey, Direction, Protocol
@@ -39,13 +41,17 @@ __all__ = [
     "PolicyError",
     "Process",
     "Protocol",
+    "RedirectPorts",
     "Scope",
     "Tier",
     "Verdict",
+    "original_destination",
 ]
 
 _HOMES = {
     "tidewaiter.driver.core": ("Asked", "Decided", "Ended", "Established"),
+    "tidewaiter.host.original": ("original_destination",),
+    "tidewaiter.host.redirect": ("RedirectPorts",),
     "tidewaiter.host.scope": ("Scope",),
     "tidewaiter.model.connection": ("Connection", "Tier"),
     "tidewaiter.model.key": ("ConnectionKey", "Direction", "Protocol"),

@@ -19,6 +19,7 @@ from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy
 from tidewaiter.cli.output import Output
 from tidewaiter.host import state
 from tidewaiter.host.privileges import missing_privileges
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.lab.world import LabError, World
@@ -92,6 +93,7 @@ def lab(
                     fail_open=fail == "open",
                     timeout=timeout,
                     on_timeout=VERDICTS[on_timeout],
+                    redirect=RedirectPorts() if device else None,
                 )
                 world.also_remove(state.PINS / world.name)
                 world.also_remove(state.RUN / f"{world.name}.json")

@@ -64,6 +64,13 @@ LAYERS = (
         True,
     ),
     Layer(
+        "Redirect",
+        "redirect",
+        ("netfilter nat output, bpf match",),
+        "which flows go to a port of this host instead; where redirects are allowed",
+        True,
+    ),
+    Layer(
         "Stream data",
         "totals",
         ("iter/bpf_sk_storage_map",),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from tidewaiter.host import namespace
+from tidewaiter.host import namespace, redirect
 
 
 class Method(StrEnum):
@@ -32,7 +32,7 @@ class HoldError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class HoldRules:
     """What to hold in one network namespace (None: our own): the pinned programs, the queue, and what the
-    kernel does with held packets when nobody serves the queue.
+    kernel does with held packets when nobody serves the queue. ``redirect``: the ports of host/redirect.py, or none.
     """
 
     where: Path | None
@@ -40,6 +40,7 @@ class HoldRules:
     into: Path
     queue: int
     fail_open: bool
+    redirect: tuple[int, ...] = ()
 
     def commands(self, method: Method, *, add: bool) -> list[list[str]]:
         """The commands that install or remove the rules."""
@@ -51,6 +52,18 @@ class HoldRules:
             [f"{program}{suffix}", "-w", "5", "-t", "mangle", *self._rule(chain, pin, add=add)]
             for program in ("iptables", "ip6tables")
             for chain, pin in (("OUTPUT", self.out), ("INPUT", self.into))
+        ] + [
+            [
+                f"{program}{suffix}",
+                "-w",
+                "5",
+                "-t",
+                "nat",
+                *(["-I", "OUTPUT", "1"] if add else ["-D", "OUTPUT"]),
+                *rule,
+            ]
+            for program in ("iptables", "ip6tables")
+            for rule in redirect.rules(self.out, self.redirect)
         ]
 
     def _rule(self, chain: str, pin: Path, *, add: bool) -> list[str]:
@@ -101,6 +114,8 @@ def remove(rules: HoldRules, method: Method) -> list[str]:
 
 
 def _run_all(rules: HoldRules, method: Method) -> str | None:
+    if rules.redirect and method is Method.NFT_QUEUE:
+        return "redirects need iptables"
     undo: list[list[str]] = []
     inverses = rules.commands(method, add=False)
     try:

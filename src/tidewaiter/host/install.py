@@ -19,6 +19,7 @@ from tidewaiter.host.hold import HoldRules
 from tidewaiter.host.policy_maps import CAPACITY, set_config, write_policy
 from tidewaiter.host.processes import read_process
 from tidewaiter.host.queue import Queue, QueueError
+from tidewaiter.host.redirect import TARGETS, RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.state import State
@@ -46,9 +47,16 @@ class Installed:
 
 
 def install(
-    name: str, scope: Scope, mode: Mode, policy: Policy, *, fail_open: bool, events: bool
+    name: str,
+    scope: Scope,
+    mode: Mode,
+    policy: Policy,
+    *,
+    fail_open: bool,
+    events: bool,
+    redirect: RedirectPorts | None = None,
 ) -> Installed:
-    """Starts enforcing (or observing) ``policy`` in ``scope``.
+    """Starts enforcing (or observing) ``policy`` in ``scope``. Without ``redirect`` what has such a verdict is dropped.
 
     Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
     """
@@ -67,6 +75,7 @@ def install(
         cgroup=str(scope.cgroup),
         namespaces=tuple(str(path) for path in scope.namespaces),
         rules=rule_names(policy),
+        redirect=tuple(redirect or ()),
     )
     if old is not None and old.complete and old.same_as(wanted):
         taken = replace(old, pid=wanted.pid, started=wanted.started, rules=wanted.rules)
@@ -227,7 +236,9 @@ def _hold(
 ) -> tuple[Queue, State]:
     out, into = kernel.pin_hold(number)
     queue = _free_queue(where, number, fail_open=wanted.fail_open)
-    rules = HoldRules(where, out, into, queue.number, wanted.fail_open)
+    for target, port in zip(TARGETS, wanted.redirect, strict=False):
+        kernel.pin_redirect(number, target, port)
+    rules = HoldRules(where, out, into, queue.number, wanted.fail_open, wanted.redirect)
     try:
         method = hold.install(rules, lambda method: note(wanted.with_hold(rules, method)))
     except BaseException:

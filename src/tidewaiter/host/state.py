@@ -21,7 +21,7 @@ RUN = Path("/run/tidewaiter")
 _KINDS = {
     **dict.fromkeys(("name", "build", "mode", "cgroup"), str),
     **dict.fromkeys(("pid", "started", "serial"), int),
-    **dict.fromkeys(("namespaces", "holds", "rules"), tuple),
+    **dict.fromkeys(("namespaces", "holds", "rules", "redirect"), tuple),
     **dict.fromkeys(("fail_open", "complete"), bool),
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -49,6 +49,7 @@ class State:
     namespaces: tuple[str, ...]
     holds: tuple[dict[str, Any], ...] = ()
     rules: tuple[str, ...] = ()
+    redirect: tuple[int, ...] = ()
     complete: bool = False
 
     @property
@@ -65,7 +66,7 @@ class State:
 
     def same_as(self, other: State) -> bool:
         """Whether what ``other`` left in the kernel serves this one as it is."""
-        fields = ("name", "build", "mode", "fail_open", "cgroup", "namespaces")
+        fields = ("name", "build", "mode", "fail_open", "cgroup", "namespaces", "redirect")
         return all(getattr(self, name) == getattr(other, name) for name in fields)
 
     def hold_rules(self) -> list[tuple[HoldRules, Method]]:
@@ -78,6 +79,7 @@ class State:
                     Path(hold["into"]),
                     hold["queue"],
                     hold["fail_open"],
+                    tuple(hold["redirect"]),
                 ),
                 Method(hold["method"]),
             )
@@ -88,6 +90,7 @@ class State:
         """The same with one more set of hold rules."""
         hold = {
             **{k: str(v) if isinstance(v, Path) else v for k, v in asdict(rules).items()},
+            "redirect": list(rules.redirect),
             "method": method.value,
         }
         return replace(self, holds=(*self.holds, hold))

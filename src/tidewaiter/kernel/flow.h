@@ -79,16 +79,45 @@ static __always_inline int tw_is_own(const struct tw_config *settings, const str
 	return owner->pid && owner->pid == settings->own_pid && owner->started == settings->own_started;
 }
 
+static __always_inline int tw_is_redirect(__u8 verdict)
+{
+	return verdict == TW_REDIRECT_NAME_SERVER || verdict == TW_REDIRECT_TUNNEL || verdict == TW_REDIRECT_SPLIT_TUNNEL;
+}
+
 static __always_inline int tw_is_accept(__u8 verdict)
 {
-	return verdict == TW_PERMANENT_ACCEPT || verdict == TW_ACCEPT || verdict == TW_REDIRECT_NAME_SERVER ||
-	       verdict == TW_REDIRECT_TUNNEL || verdict == TW_REDIRECT_SPLIT_TUNNEL;
+	return verdict == TW_PERMANENT_ACCEPT || verdict == TW_ACCEPT || tw_is_redirect(verdict);
+}
+
+static __always_inline void tw_loopback(__u8 *address, __u8 family)
+{
+	__builtin_memset(address, 0, 16);
+	if (family == 4)
+		*(__u32 *)address = bpf_htonl(0x7f000001);
+	else
+		address[15] = 1;
+}
+
+/* Whether a packet goes out to this host itself, as what is redirected does: it may leave for nowhere else. */
+static __always_inline int tw_goes_home(const struct tw_connection *seen)
+{
+	__u8 home[16];
+
+	tw_loopback(home, seen->family);
+	return *(__u64 *)home == *(const __u64 *)seen->remote && *(__u64 *)(home + 8) == *(const __u64 *)(seen->remote + 8);
 }
 
 /* Whether the next packet must be asked about again: portmaster-kext §2.3 (docs/reference/wire.md). */
 static __always_inline int tw_is_temporary(__u8 verdict)
 {
 	return verdict == TW_UNDECIDED || verdict == TW_ACCEPT || verdict == TW_BLOCK || verdict == TW_DROP;
+}
+
+/* Whether an answer stays where it is looked for: for the hold, which asks again, or for the redirect rules, which are asked
+ * again when the kernel has forgotten a flow. */
+static __always_inline int tw_stays(__u8 verdict)
+{
+	return tw_is_temporary(verdict) || tw_is_redirect(verdict);
 }
 
 /* At the gate: the last word on a packet. An undecided packet that gets here was not held (the hold

@@ -226,6 +226,20 @@ class Kernel:
             item.close()
         return paths[0], paths[1]
 
+    def pin_redirect(self, namespace: int, verdict: int, port: int) -> Path:
+        """Loads the program that the rule for one target asks, and pins it."""
+        constants = {"tw_namespace": namespace, "tw_target": verdict, "tw_target_port": port}
+        item = LoadedObject(objects.REDIRECT, self.mode, dict(self._fds), constants)
+        path = self.pins / "hold" / f"{namespace}_redirect_{verdict}"
+        try:
+            check(
+                library().bpf_obj_pin(item.program_fd("tw_redirect"), str(path).encode()),
+                "pinning tw_redirect",
+            )
+        finally:
+            item.close()
+        return path
+
     def detach(self) -> None:
         """Takes every link away: from now on nothing is refused, held or counted."""
         detach(self.pins)

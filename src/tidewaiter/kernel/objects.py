@@ -41,9 +41,10 @@ CGROUP_OBJECTS = (
 """Attached to the scope's cgroup, in this order: the gate stands before the first connection is decided."""
 
 HOLD = ObjectSpec("hold")
+REDIRECT = ObjectSpec("redirect")
 TOTALS = ObjectSpec("totals")
 IDENTITY = ObjectSpec("identity")
-ALL = (*CGROUP_OBJECTS, HOLD, TOTALS, IDENTITY)
+ALL = (*CGROUP_OBJECTS, HOLD, REDIRECT, TOTALS, IDENTITY)
 
 
 def types() -> Btf:

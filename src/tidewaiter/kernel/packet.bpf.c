@@ -33,7 +33,7 @@ static __always_inline int tw_refresh(struct tw_config *settings, struct tw_conn
 
 	if (tw_is_answer(answer, settings, c)) {
 		tw_take(c, answer);
-		if (!tw_is_temporary(c->verdict))
+		if (!tw_stays(c->verdict))
 			bpf_map_delete_elem(&pending, &cookie);
 		return c->verdict;
 	}
@@ -234,6 +234,37 @@ static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_b
 	return tw_decide_flow(settings, seen, key);
 }
 
+/* A datagram for a socket that has waited since before us, and has not been seen yet: it gets its storage, and the owner that
+ * Python has found. */
+__noinline int tw_meet(struct __sk_buff *skb, struct tw_connection *seen)
+{
+	struct bpf_sock *sk = skb->sk;
+	struct tw_listener *listener;
+	struct tw_connection *c;
+	__u64 cookie;
+	__u32 *namespace;
+
+	if (!tw_packet_has_namespace || !sk || !seen)
+		return 0;
+	cookie = bpf_get_netns_cookie(skb);
+	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
+	if (!namespace)
+		return 0;
+	listener = tw_find_listener(*namespace, seen);
+	cookie = bpf_get_socket_cookie(skb);
+	if (!listener || listener->cookie != cookie)
+		return 0;
+	c = tw_storage(sk, cookie);
+	if (!c)
+		return 0;
+	__builtin_memcpy(&c->owner, &listener->owner, sizeof(c->owner));
+	c->namespace = *namespace;
+	c->cookie = cookie;
+	c->protocol = IPPROTO_UDP;
+	c->local_port = seen->local_port;
+	return 1;
+}
+
 /* Whether a packet is of the connection that its socket is. What goes out is what the program wrote to its peer, whatever
  * address translation has made of it; what comes in at a datagram socket may be from anybody, should it not be connected
  * any more. */
@@ -260,6 +291,8 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 		c = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (!c && tw_adopted(bpf_get_socket_cookie(skb)))
 			c = tw_storage(sk, bpf_get_socket_cookie(skb));
+		if (!c && incoming && protocol == IPPROTO_UDP && tw_meet(skb, &sight.ends))
+			c = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (c)
 			sight.ends.namespace = c->namespace;
 	}
@@ -290,6 +323,8 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	} else {
 		verdict = tw_stranger(settings, skb, c, &sight.ends, &key, sight.tcp_flags, incoming);
 	}
+	if (tw_is_redirect(verdict) && !incoming && !tw_goes_home(&sight.ends))
+		verdict = TW_PERMANENT_DROP; /* the redirect rules are gone, or were never there */
 	return settings->enforce ? tw_gate(settings, verdict) : TW_GO;
 }
 

@@ -31,7 +31,7 @@ static __always_inline void tw_renew(const struct tw_config *settings, struct tw
 	if (!tw_is_answer(answer, settings, c))
 		return;
 	tw_take(c, answer);
-	if (!tw_is_temporary(c->verdict))
+	if (!tw_stays(c->verdict))
 		bpf_map_delete_elem(&pending, &cookie);
 }
 

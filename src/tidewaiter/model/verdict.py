@@ -46,6 +46,11 @@ class Verdict(IntEnum):
         return self in _REJECTING
 
     @property
+    def redirects(self) -> bool:
+        """Whether a packet under this verdict goes to a port of this host instead."""
+        return self in _REDIRECTS
+
+    @property
     def decided(self) -> bool:
         """Whether this is an answer at all."""
         return self is not Verdict.UNDECIDED

@@ -19,6 +19,7 @@ from tidewaiter.driver.core import SECOND, Action, Asked, Driver, Event
 from tidewaiter.host import install
 from tidewaiter.host.install import Installed
 from tidewaiter.host.machine import Judge, Machine
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
@@ -44,6 +45,8 @@ _UNSETTLED = 512
 _QUIET = 0.002
 """Seconds without a packet after which it is done."""
 
+NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPorts()"
+
 _PATIENCE = 30.0
 """Seconds to wait for the engine's thread."""
 
@@ -61,7 +64,8 @@ Listener = Callable[[Event | Counted], None]
 class Settings:
     """How to run. ``timeout`` in seconds: how long a packet waits for an answer before ``on_timeout`` is it.
 
-    ``held`` bounds the packets that wait; the oldest gives way. ``count_every`` in seconds, 0 for never.
+    ``held`` bounds the packets that wait; the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``:
+    where the verdicts that redirect lead to; None: they are not allowed, and what has one is dropped.
     """
 
     name: str = "host"
@@ -72,6 +76,7 @@ class Settings:
     on_timeout: Verdict = Verdict.PERMANENT_BLOCK
     held: int = 1024
     count_every: float = 0.0
+    redirect: RedirectPorts | None = None
 
 
 class Engine:
@@ -117,6 +122,7 @@ class Engine:
             self._policy,
             fail_open=settings.fail_open,
             events=self._listener is not None,
+            redirect=settings.redirect,
         )
         try:
             self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
@@ -261,10 +267,13 @@ class Engine:
         if self._decide is None:
             return None
         try:
-            return self._decide(connection)
+            verdict = self._decide(connection)
+            if verdict is not None and verdict.redirects and self.settings.redirect is None:
+                raise ValueError(NO_REDIRECT)
         except Exception:
             log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
             return self.settings.on_timeout
+        return verdict
 
     def _question(self, asked: Asked) -> list[Action]:
         """A packet that is held, and was not answered for the whole connection on sight."""

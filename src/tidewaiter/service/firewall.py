@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from tidewaiter.driver.core import Asked, Event
+from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
@@ -32,7 +33,7 @@ from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer
-from tidewaiter.service.engine import Counted, Engine, Listener, Settings
+from tidewaiter.service.engine import NO_REDIRECT, Counted, Engine, Listener, Settings
 
 ASK_ALWAYS = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
 """The policy of a firewall that has none: every connection is a question."""
@@ -80,9 +81,14 @@ class HeldConnection:
         self.answer(Verdict.PERMANENT_DROP)
 
     def answer(self, verdict: Verdict) -> None:
-        """Any verdict, from any thread. Raises ValueError for UNDECIDED, which is none."""
+        """Any verdict, from any thread.
+
+        Raises ValueError for UNDECIDED, which is none, and for a redirect where none is allowed.
+        """
         if not verdict.decided:
             raise ValueError("UNDECIDED is no answer; leave the connection waiting instead")
+        if verdict.redirects and self._firewall.engine.settings.redirect is None:
+            raise ValueError(NO_REDIRECT)
         self._firewall.engine.answer(self._asked.packet, verdict)
 
     def __str__(self) -> str:
@@ -95,7 +101,8 @@ class Firewall:
     ``policy`` is a `Policy`, or the path of a policy file; what it says to ask about is asked of ``decide``, or
     comes out of `connections`. ``listener`` hears every event in the firewall's thread; with ``watch`` they
     come out of `events`. A question that nobody answers within ``timeout`` seconds is answered by
-    ``on_timeout``. ``fail`` is what happens to new undecided connections when this process dies: "closed"
+    ``on_timeout``. The verdicts that redirect lead to the ports of ``redirect``; without, they are not allowed.
+    ``fail`` is what happens to new undecided connections when this process dies: "closed"
     or "open". Entering raises KernelError, HoldError, QueueError or StateError with one sentence;
     leaving takes everything away.
     """
@@ -113,6 +120,7 @@ class Firewall:
         on_timeout: Verdict = Verdict.PERMANENT_BLOCK,
         held: int = 1024,
         count_every: float = 0.0,
+        redirect: RedirectPorts | None = None,
         name: str = "host",
     ) -> None:
         if fail not in ("open", "closed"):
@@ -126,7 +134,10 @@ class Firewall:
             on_timeout=on_timeout,
             held=held,
             count_every=count_every,
+            redirect=check_ports(redirect) if redirect else None,
         )
+        if on_timeout.redirects and redirect is None:
+            raise ValueError(NO_REDIRECT)
         self._decide, self._listener, self._watch = decide, listener, watch
         self._questions: _Stream[HeldConnection] = _Stream()
         self._events: _Stream[Event | Counted] = _Stream()
