@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from livelab import Agent, Capture, capture_at, eventually, left_of, new_name, scope_of
+from livelab import PATIENCE, Agent, Capture, capture_at, eventually, left_of, new_name, scope_of
 from tidewaiter.driver.core import (
     SECOND,
     Action,
@@ -131,7 +131,7 @@ def test_a_held_packet_has_its_owner_and_waits(
     assert capture.to_port(7) == []
     actions = stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
     assert [type(action) for action in actions][:2] == [Remember, Release]
-    result = waiting.result(5)
+    result = waiting.result(PATIENCE)
     assert result.heard == "hello"
     assert result.port == connection.key.local_port
     assert capture.to_port(7)
@@ -147,7 +147,7 @@ def test_what_is_accepted_comes_no_more(
     stepper.verdict = Verdict.PERMANENT_ACCEPT
     waiting = agent.start(kind, to, say="hello")
     stepper.until(Decided)
-    opened = waiting.result(5)
+    opened = waiting.result(PATIENCE)
     assert opened.heard == "hello"
     held = stepper.machine.statistics()["kernel_held"]
     assert held == 1
@@ -172,7 +172,7 @@ def test_what_is_blocked_is_noticed_at_once_and_nothing_leaves(
     if late:
         stepper.answer(stepper.until(Asked)[0], Verdict.PERMANENT_BLOCK)
     stepper.until(Decided)
-    result = waiting.result(5)
+    result = waiting.result(PATIENCE)
     if kind == "sendto":  # a socket without a peer is told by its next datagram
         assert result.error == "TimeoutError"
         result = agent.do(kind, to, of=result.id, say="again")
@@ -187,7 +187,7 @@ def test_what_is_dropped_is_silence(stepper: Stepper, agent: Agent, capture: Cap
     stepper.verdict = Verdict.PERMANENT_DROP
     waiting = agent.start(kind, ECHO, say="hello", timeout=1.5)
     stepper.until(Decided)
-    result = waiting.result(5)
+    result = waiting.result(PATIENCE)
     assert result.error == "TimeoutError"
     assert result.seconds >= 1.5
     assert capture.to_port(7) == []
@@ -198,7 +198,7 @@ def test_a_connection_is_followed_to_its_end(stepper: Stepper, agent: Agent) -> 
     waiting = agent.start("tcp", ECHO, say="x" * 100)
     (decided,) = stepper.until(Decided)
     (established,) = stepper.until(Established)
-    opened = waiting.result(5)
+    opened = waiting.result(PATIENCE)
     (moved,) = stepper.machine.count()
     assert (moved.sent, moved.received) == (100, 100)
     assert stepper.machine.count() == []
@@ -216,7 +216,7 @@ def test_datagrams_are_counted_and_end_with_their_socket(stepper: Stepper, agent
     stepper.verdict = Verdict.PERMANENT_ACCEPT
     waiting = agent.start(kind, ECHO, say="12345")
     stepper.until(Decided)
-    opened = waiting.result(5)
+    opened = waiting.result(PATIENCE)
     for _ in range(3):
         agent.do("sendto" if kind == "sendto" else "say", ECHO, of=opened.id, say="12345")
     moved = stepper.machine.count()
@@ -244,7 +244,7 @@ def test_what_comes_in_is_held_for_its_server(
 
     def visit() -> None:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as made:
-            made.settimeout(1.5)
+            made.settimeout(1.5 if verdict is Verdict.PERMANENT_DROP else PATIENCE)
             try:
                 made.connect((address, IN_PORT))
                 made.sendall(b"x")
@@ -277,7 +277,7 @@ def test_fifty_are_answered_in_any_order(stepper: Stepper, agent: Agent) -> None
         if verdict.passes:
             accepted.add(each.connection.key.local_port)
         stepper.answer(each, verdict)
-    results = [one.result(5) for one in waiting]
+    results = [one.result(PATIENCE) for one in waiting]
     assert {one.port for one in results if one.error is None} == accepted
     assert {one.error for one in results if one.error} == {"ConnectionRefusedError"}
     assert len(accepted) == 25
@@ -293,7 +293,7 @@ def test_a_packet_of_which_the_kernels_word_was_lost_is_searched_for(stepper: St
     assert (str(asked.connection.key.remote), asked.connection.key.remote_port) == ECHO
     assert asked.connection.direction is Direction.OUT
     stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
-    assert waiting.result(5).heard == "x"
+    assert waiting.result(PATIENCE).heard == "x"
 
 
 def test_a_packet_of_which_the_kernel_knows_nothing_is_known_by_its_addresses(
@@ -310,7 +310,7 @@ def test_a_packet_of_which_the_kernel_knows_nothing_is_known_by_its_addresses(
     assert (str(asked.connection.key.remote), asked.connection.key.remote_port) == ECHO
     assert asked.connection.direction is Direction.OUT
     stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
-    assert waiting.result(5).error == "TimeoutError"  # what the gate knows nothing of does not pass
+    assert waiting.result(PATIENCE).error == "TimeoutError"  # what the gate knows nothing of does not pass
 
 
 def test_a_verdict_for_one_packet_is_asked_again(stepper: Stepper, agent: Agent) -> None:
@@ -321,7 +321,7 @@ def test_a_verdict_for_one_packet_is_asked_again(stepper: Stepper, agent: Agent)
             if type(event) is Asked and stepper.driver.packets.get(event.packet):
                 kinds = [type(action) for action in stepper.answer(event, Verdict.ACCEPT)]
                 assert kinds == [Remember, Release]
-    assert waiting.result(5).heard == "x"
+    assert waiting.result(PATIENCE).heard == "x"
     asked = [event for event in stepper.events if type(event) is Asked]
     assert len(asked) > 1
     assert [event.first for event in asked] == [True] + [False] * (len(asked) - 1)
@@ -330,7 +330,7 @@ def test_a_verdict_for_one_packet_is_asked_again(stepper: Stepper, agent: Agent)
 def test_a_program_that_gave_up_meanwhile_is_no_failure(stepper: Stepper, agent: Agent) -> None:
     waiting = agent.start("tcp", ECHO, timeout=0.2)
     (asked,) = stepper.until(Asked)
-    assert waiting.result(5).error == "TimeoutError"
+    assert waiting.result(PATIENCE).error == "TimeoutError"
     agent.do("close", of=waiting.result().id)
     stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
     for _ in range(3):
@@ -385,7 +385,7 @@ def test_statistics_have_the_drivers_counters_and_the_kernels(stepper: Stepper, 
     stepper.verdict = Verdict.PERMANENT_BLOCK
     waiting = agent.start("tcp", ECHO)
     stepper.until(Decided)
-    waiting.result(5)
+    waiting.result(PATIENCE)
     found = stepper.machine.statistics()
     assert found["kernel_held"] >= 1
     assert {

@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -186,6 +187,31 @@ def test_a_verdict_that_is_not_permanent_holds_for_one_packet(world: World, agen
         owner.answer(Verdict.PERMANENT_ACCEPT)
         assert again.result(PATIENCE).heard == "again"
         assert agent.do("say", of=made.id, say="and again").heard == "and again"
+        assert owner.silent()
+
+
+def test_a_verdict_that_is_not_permanent_lets_a_handshake_through_and_no_more(
+    world: World, agent: Agent, path: Path
+) -> None:
+    """What comes in: the answer to its SYN was for its SYN."""
+    port = 8107
+    agent.do("listen", (plan.CLIENT.v4, port))
+    heard: list[bytes] = []
+
+    def visit() -> None:
+        with socket.create_connection((plan.CLIENT.v4, port), timeout=PATIENCE) as made:
+            made.sendall(b"hello")
+            heard.append(made.recv(10))
+
+    with owned(world, path) as owner:
+        visitor = threading.Thread(target=lambda: world.in_server(visit))
+        visitor.start()
+        (syn,) = owner.answer(Verdict.ACCEPT)
+        assert (syn.direction, syn.local_port, syn.process_id) == (1, port, agent.pid)
+        (data,) = owner.answer(Verdict.PERMANENT_ACCEPT)
+        assert (data.local_port, data.remote_port) == (port, syn.remote_port)
+        visitor.join(PATIENCE)
+        assert heard == [b"hello"]
         assert owner.silent()
 
 

@@ -144,6 +144,8 @@ static __always_inline void tw_accepted(struct bpf_sock_ops *ctx, struct tw_conf
 	c->flags = (c->flags & ~TW_ADOPTED) | TW_CONNECTED;
 	c->established = bpf_ktime_get_ns();
 	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (decided && tw_is_temporary(c->verdict) && settings->enforce)
+		tw_ask(c); /* the answer was for its SYN; if there is no room, the gate does what `fail` says */
 	tw_report(settings, c);
 	if (settings->events && (c->flags & TW_REPORTED))
 		tw_emit(TW_EVENT_ESTABLISHED, c);
