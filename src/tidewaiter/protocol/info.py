@@ -180,6 +180,22 @@ def encode(info: Info | Skipped) -> bytes:
     return data
 
 
+# By the length of an address: the type as a plain number, the bytes of data before any payload, and the packer. To ask
+# the info for its type would take as long as all the rest.
+_CONNECTION_OF = {
+    4: (int(InfoType.CONNECTION_IPV4), CONNECTION[4].size - HEADER.size, CONNECTION[4].pack),
+    16: (int(InfoType.CONNECTION_IPV6), CONNECTION[16].size - HEADER.size, CONNECTION[16].pack),
+}
+_END_OF = {
+    4: (int(InfoType.CONNECTION_END_EVENT_V4), CONNECTION_END[4].size - HEADER.size, CONNECTION_END[4].pack),
+    16: (
+        int(InfoType.CONNECTION_END_EVENT_V6),
+        CONNECTION_END[16].size - HEADER.size,
+        CONNECTION_END[16].pack,
+    ),
+}
+
+
 def _family(local: bytes, remote: bytes) -> int:
     """The length of both addresses; struct would silently pad or cut those of another length."""
     size = len(local)
@@ -195,13 +211,13 @@ def _encode_log_line(info: LogLine) -> bytes:
 
 
 def _encode_connection(info: ConnectionInfo) -> bytes:
-    layout = CONNECTION[_family(info.local_ip, info.remote_ip)]
+    number, fixed, pack = _CONNECTION_OF[_family(info.local_ip, info.remote_ip)]
     payload = info.payload
     size = len(payload)
     return (
-        layout.pack(
-            info.type,
-            layout.size - HEADER.size + size,
+        pack(
+            number,
+            fixed + size,
             info.id,
             info.process_id,
             info.direction,
@@ -218,10 +234,10 @@ def _encode_connection(info: ConnectionInfo) -> bytes:
 
 
 def _encode_end(info: ConnectionEnd) -> bytes:
-    layout = CONNECTION_END[_family(info.local_ip, info.remote_ip)]
-    return layout.pack(
-        info.type,
-        layout.size - HEADER.size,
+    number, fixed, pack = _END_OF[_family(info.local_ip, info.remote_ip)]
+    return pack(
+        number,
+        fixed,
         info.process_id,
         info.direction,
         info.protocol,
