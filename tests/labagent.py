@@ -22,7 +22,7 @@ def _family(address: str) -> int:
 
 
 def tcp(order: dict[str, Any]) -> dict[str, Any]:
-    """Connects; with ``say``, sends it and waits for the echo."""
+    """Connects; with ``say``, sends it and waits for the echo. ``device``, ``mark``: SO_BINDTODEVICE, SO_MARK."""
     return _connected(order, socket.SOCK_STREAM)
 
 
@@ -34,6 +34,10 @@ def udp(order: dict[str, Any]) -> dict[str, Any]:
 def _connected(order: dict[str, Any], kind: int) -> dict[str, Any]:
     made = socket.socket(_family(order["to"][0]), kind)
     made.settimeout(order.get("timeout", 5))
+    if "device" in order:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, order["device"].encode())
+    if "mark" in order:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, order["mark"])
     _sockets[order["id"]] = made
     made.connect(tuple(order["to"]))
     return say(order | {"of": order["id"]})
@@ -68,6 +72,13 @@ def say(order: dict[str, Any]) -> dict[str, Any]:
             made.sendall(text)
             heard += made.recv(65536)
     return {"heard": heard.decode(), "port": made.getsockname()[1]}
+
+
+def hear(order: dict[str, Any]) -> dict[str, Any]:
+    """Waits for what comes on an open connection."""
+    made = _sockets[order["of"]]
+    made.settimeout(order.get("timeout", 5))
+    return {"heard": made.recv(65536).decode()}
 
 
 def listen(order: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +147,7 @@ ORDERS = {
     "sendto": sendto,
     "say": say,
     "peer": peer,
+    "hear": hear,
     "listen": listen,
     "bound": bound,
     "close": close,

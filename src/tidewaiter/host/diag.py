@@ -1,7 +1,7 @@
 """The sockets that are open in a network namespace, and the end of one of them: NETLINK_SOCK_DIAG.
 
 The codec does no I/O: `encode_dump` and `encode_destroy` make a request, `Answer` reads what the kernel says
-to it. `open_sockets` and `destroy` are the shell around it. Sources: sock_diag(7),
+to it. `open_sockets`, `destroy` and `Channel` are the shell around it. Sources: sock_diag(7),
 include/uapi/linux/sock_diag.h, inet_diag.h and netlink.h.
 """
 
@@ -13,7 +13,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -126,14 +126,32 @@ def encode_dump(family: int, protocol: int, sequence: int) -> bytes:
 
 def encode_destroy(item: OpenSocket, sequence: int) -> bytes:
     """The request to end a socket. The kernel finds it by its ends, and refuses when its cookie differs."""
+    return _message(Kind.DESTROY, Flag.REQUEST | Flag.ACKNOWLEDGE, sequence, _one(item))
+
+
+def encode_find(item: OpenSocket, sequence: int) -> bytes:
+    """The request for one socket as it is now, by its ends and cookie."""
+    if (
+        item.protocol == Protocol.UDP
+    ):  # udp_dump_one() takes the ends the other way round, "for historical reasons"
+        item = replace(
+            item,
+            local=item.remote,
+            local_port=item.remote_port,
+            remote=item.local,
+            remote_port=item.local_port,
+        )
+    return _message(Kind.BY_FAMILY, Flag.REQUEST | Flag.ACKNOWLEDGE, sequence, _one(item))
+
+
+def _one(item: OpenSocket) -> bytes:
     family = socket.AF_INET if item.local.version == 4 else socket.AF_INET6
     local, remote = (address.packed.ljust(16, b"\0") for address in (item.local, item.remote))
-    body = (
+    return (
         _REQUEST.pack(family, item.protocol, 0, _ALL_STATES)
         + _ENDS.pack(item.local_port, item.remote_port, local, remote)
         + _ID.pack(item.interface, item.cookie & 0xFFFFFFFF, item.cookie >> 32)
     )
-    return _message(Kind.DESTROY, Flag.REQUEST | Flag.ACKNOWLEDGE, sequence, body)
 
 
 def _message(kind: Kind, flags: Flag, sequence: int, body: bytes) -> bytes:
@@ -229,8 +247,40 @@ def destroy(item: OpenSocket, namespace: Path | None = None) -> bool:
     when the kernel was built without CONFIG_INET_DIAG_DESTROY.
     """
     with _open(namespace) as channel:
-        answer = _ask(channel, encode_destroy(item, 1), Answer(item.protocol, 1))
-    if answer.error in {errno.ENOENT, errno.ESTALE}:  # not there, or another one is at its place
+        return _destroy(channel, item)
+
+
+class Channel:
+    """Single sockets of a network namespace (None: our own), one request after another over one netlink socket."""
+
+    def __init__(self, namespace: Path | None = None) -> None:
+        self._socket = _make(namespace)
+
+    def find(self, item: OpenSocket) -> OpenSocket | None:
+        """The socket with these ends, this cookie and this interface as it is now; None when there is none.
+
+        A socket that is bound to no device is found by any interface. Raises OSError.
+        """
+        answer = _ask(self._socket, encode_find(item, 1), Answer(item.protocol, 1))
+        if answer.error and answer.error not in _GONE:
+            raise OSError(answer.error, f"an open socket cannot be looked up: {os.strerror(answer.error)}")
+        return next((found for found in answer.sockets if found.cookie == item.cookie), None)
+
+    def destroy(self, item: OpenSocket) -> bool:
+        """As the function `destroy`."""
+        return _destroy(self._socket, item)
+
+    def close(self) -> None:
+        """Closes the netlink socket."""
+        self._socket.close()
+
+
+_GONE = frozenset({errno.ENOENT, errno.ESTALE})  # not there, or another one is at its place
+
+
+def _destroy(channel: socket.socket, item: OpenSocket) -> bool:
+    answer = _ask(channel, encode_destroy(item, 1), Answer(item.protocol, 1))
+    if answer.error in _GONE:
         return False
     if answer.error:
         name = f"{protocol_name(item.protocol)} socket {endpoint(item.local, item.local_port)}"
@@ -238,15 +288,20 @@ def destroy(item: OpenSocket, namespace: Path | None = None) -> bool:
     return True
 
 
-@contextmanager
-def _open(namespace: Path | None) -> Iterator[socket.socket]:
+def _make(namespace: Path | None) -> socket.socket:
     """A netlink socket that speaks of the sockets of a namespace: the one in which it was opened."""
 
     def make() -> socket.socket:
-        return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
+        made.settimeout(_TIMEOUT)
+        return made
 
-    with make() if namespace is None else netns.run_inside(namespace, make) as channel:
-        channel.settimeout(_TIMEOUT)
+    return make() if namespace is None else netns.run_inside(namespace, make)
+
+
+@contextmanager
+def _open(namespace: Path | None) -> Iterator[socket.socket]:
+    with _make(namespace) as channel:
         yield channel
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import NamedTuple, cast
 
 from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
+from tidewaiter.host.cut import Cutter
 from tidewaiter.host.install import Installed
 from tidewaiter.host.owners import Owners
 from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
@@ -23,7 +24,6 @@ from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.verdict_cache import VerdictCache
 from tidewaiter.host.wake import Wake
 from tidewaiter.kernel import records
-from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.records import EventKind, Home, Record
 from tidewaiter.kernel.ring import Ring
 from tidewaiter.kernel.totals import Totals
@@ -87,6 +87,7 @@ class Machine:
         self._queues = installed.queues
         holds = installed.state.hold_rules()
         self._refusers = [Refuser(rules.where) for rules, _ in holds]
+        self.cutter = Cutter(installed, self._verdicts, self._totals)
         self._wake = Wake()
         self._poll = select.epoll()
         self._poll.register(self._wake.fileno(), select.EPOLLIN)
@@ -344,7 +345,7 @@ class Machine:
             if type(action) is Renew:
                 data = self._records.get(action.flow)
                 if data is not None:
-                    self._renew(data, action)
+                    self.cutter.renew(data, action)
                 continue
             assert isinstance(action, Release)
             number, packet = cast("Token", action.token)
@@ -353,12 +354,6 @@ class Machine:
                 self._refused.append((number, action.reject))
         self._answer(answers)
         self._refuse()
-
-    def _renew(self, data: bytes, action: Renew) -> None:
-        try:
-            self._verdicts.renew(data, action.verdict, self._totals)
-        except KernelError as error:  # no room, say: everything else goes on
-            log.error("the verdict on %s stays as it was: %s", action.connection.key, error)  # noqa: TRY400
 
     def _answer(self, answers: Answers) -> None:
         for number, verdicts in answers.items():
@@ -373,7 +368,7 @@ class Machine:
     def statistics(self) -> dict[str, int]:
         """The driver's counters and the kernel's (enum tw_counter), by name."""
         kernel = {name: self._counters.sum(value=number) for number, name in enumerate(_COUNTERS)}
-        return asdict(self.driver.statistics) | kernel
+        return asdict(self.driver.statistics) | kernel | {"cut": self.cutter.count}
 
     def close(self) -> None:
         """Closes what is ours; what was installed stays as it is."""
@@ -381,6 +376,7 @@ class Machine:
         self._ring.close()
         self._poll.close()
         self._wake.close()
+        self.cutter.close()
         for refuser in self._refusers:
             refuser.close()
 

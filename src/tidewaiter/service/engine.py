@@ -27,6 +27,7 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, Facts
+from tidewaiter.service.recheck import Recheck
 
 log = logging.getLogger("tidewaiter")
 
@@ -104,6 +105,7 @@ class Engine:
         self._stopping = False
         self._next_count = 0
         self._next_round = 0
+        self._recheck: Recheck | None = None
         self.driver = Driver(
             packets=settings.held,
             timeout=int(settings.timeout * SECOND),
@@ -160,7 +162,8 @@ class Engine:
         self.command(lambda: self._answer(packet, verdict))
 
     def load(self, policy: Policy) -> None:
-        """Puts another policy in force, from any other thread; open connections are decided again by it.
+        """Puts another policy in force, from any other thread; open connections are decided again by it, and those
+        that it refuses are cut.
 
         Raises KernelError when the kernel refuses it, and then the old one stays; RuntimeError when no
         firewall is in force.
@@ -175,6 +178,7 @@ class Engine:
                 install.replace_policy(self._installed, policy)
                 self._use(policy)
                 self.machine.name_rules(self._installed.state.rules)
+                self._look_again()
             except Exception as error:
                 done.set_exception(error)
             else:
@@ -183,6 +187,12 @@ class Engine:
 
         self.command(change)
         done.result(timeout=_PATIENCE)
+
+    def _look_again(self) -> None:
+        if self._recheck is not None:
+            self._recheck.close()
+        if self.settings.mode is Mode.ENFORCE:
+            self._recheck = Recheck(self.machine, self._classifier, PERMANENT)
 
     def _use(self, policy: Policy) -> None:
         self._policy, self._classifier = policy, Classifier(policy.on_this_host())
@@ -235,6 +245,9 @@ class Engine:
         self._next_round = now + _ROUND
         if actions := machine.settle():
             machine.carry_out(actions)
+        if self._recheck is not None:  # after what the kernel has told: so the driver knows what it cuts
+            machine.carry_out(self._recheck.work())
+            self._recheck = None if self._recheck.done else self._recheck
         while self._commands:  # each is carried out before the next: a later one may tell that it is
             machine.carry_out(self._commands.popleft()())
         if actions := self.driver.tick(now):
@@ -298,6 +311,8 @@ class Engine:
             log.exception("a listener failed on %s", type(event).__name__)
 
     def _patience(self) -> float:
+        if self._recheck is not None:
+            return 0.0
         if self.machine.unsettled:
             return _QUIET
         deadline = self.driver.deadline()

@@ -1,0 +1,91 @@
+"""Open connections under a policy that is new: what it refuses is cut at once, the rest does not notice.
+
+The kernel decides each connection anew with its next packet. Here the same is asked of the classifier without waiting
+for that packet, a few connections at a time, so that packets that wait for an answer get it meanwhile. Where the policy
+says to ask, and where too little is known, nothing is done: the next packet brings the question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from tidewaiter.driver.core import Action
+from tidewaiter.host.machine import Machine
+from tidewaiter.host.owners import Owners
+from tidewaiter.kernel import records
+from tidewaiter.kernel.records import Flag, Record
+from tidewaiter.model.connection import Tier
+from tidewaiter.model.key import Protocol
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.rule import Answer, Facts
+
+SLICE = 2_000_000
+"""Nanoseconds of work between two looks at the packets that wait."""
+
+
+class Recheck:
+    """One pass over what was open when a policy came into force; `work` until `done`."""
+
+    def __init__(self, machine: Machine, classifier: Classifier, verdicts: Mapping[Answer, Verdict]) -> None:
+        """Made right after the policy has come into force. ``verdicts`` are those that decide for good."""
+        self._machine, self._classifier, self._verdicts = machine, classifier, verdicts
+        self._owners = Owners(machine.installed.kernel)
+        self._live = machine.cutter.live()
+        self._since = time.monotonic_ns()
+        self._epoch = int((machine.installed.kernel.map("config").read(value=0) or {})["epoch"])
+        self.done = False
+
+    def work(self) -> list[Action]:
+        """Goes on for a `SLICE`; returns what is to be carried out for packets that are held."""
+        actions: list[Action] = []
+        end = time.monotonic_ns() + SLICE
+        while time.monotonic_ns() < end:
+            data = next(self._live, None)
+            if data is None:
+                self.done = True
+                break
+            record = records.unpack(data)
+            # what began later was decided by this policy
+            if record.opened < self._since and not record.flags & Flag.OWN:
+                actions += self._judge(data, record)
+        return actions
+
+    def close(self) -> None:
+        """Gives up: another policy has come."""
+        self._live.close()
+        self.done = True
+
+    def _judge(self, data: bytes, record: Record) -> list[Action]:
+        driver, flow = self._machine.driver, data[records.FLOW]
+        got_through = self._got_through(record)
+        if not got_through and not driver.packets.waiting(flow):
+            return []  # refused before: there is nothing to be cut
+        connection = records.connection(record, self._owners.of(record))
+        if not connection.process.path or connection.key.local.is_unspecified:
+            return []
+        decision = self._classifier.decide(Facts.of(connection))
+        verdict = self._verdicts.get(decision.answer)
+        if verdict is None or verdict.passes:
+            return []
+        actions: list[Action] = []
+        known = driver.find(flow)
+        if known is not None and known.verdict is not verdict:
+            connection.verdict, connection.rule, connection.tier = (
+                verdict,
+                decision.rule or "default",
+                Tier.PYTHON,
+            )
+            connection.cookie, connection.epoch = known.cookie, self._epoch
+            actions = driver.decided(flow, connection, time.monotonic_ns())
+        if got_through:
+            self._machine.cutter.cut(data)
+        return actions
+
+    def _got_through(self, record: Record) -> bool:
+        """Whether packets of it were let through before this policy."""
+        if Verdict(record.verdict).passes or (record.protocol == Protocol.TCP and record.established):
+            return True
+        # the gate has been quicker, and nobody knows what held before
+        return record.protocol != Protocol.TCP and record.epoch == self._epoch
