@@ -169,8 +169,13 @@ def left_of(world: World, name: str) -> list[str]:
     return left + rules_in(world.client_namespace)
 
 
+def holds_in(namespace: Path) -> list[str]:
+    """The rules of netfilter in a namespace that send packets to a queue."""
+    return [line for line in rules_in(namespace) if "queue" in line.lower()]
+
+
 def rules_in(namespace: Path) -> list[str]:
-    """Every rule of netfilter in a namespace, of both back ends, a line each."""
+    """Every rule and chain of ours in a namespace, of both back ends of netfilter, a line each."""
     commands = (["nft", "list", "ruleset"], ["iptables-legacy-save"], ["ip6tables-legacy-save"])
     enter = ["nsenter", f"--net={namespace}"]
     outputs = [
@@ -178,7 +183,7 @@ def rules_in(namespace: Path) -> list[str]:
         for command in commands
     ]
     lines = [line.strip() for output in outputs for line in output.splitlines()]
-    return [line for line in lines if "queue" in line.lower() or "tidewaiter" in line]
+    return [line for line in lines if "queue" in line.lower() or "tidewaiter" in line.lower()]
 
 
 @contextmanager

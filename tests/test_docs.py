@@ -119,7 +119,7 @@ def test_every_counter_is_described() -> None:
     described = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     counters = [field.name for field in fields(Statistics)]
     of_the_face = ["questions_dropped", "watched_events_dropped"]
-    of_the_host = ["cut"]
+    of_the_host = ["cut", "queue_full", "queue_overrun"]
     assert sorted(described) == sorted([*counters, *_COUNTERS, *of_the_face, *of_the_host])
 
 

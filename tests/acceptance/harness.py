@@ -77,7 +77,9 @@ class Guard:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        eventually(lambda: bool(self.notices()) or self.process.poll() is not None, "the firewall stands")
+        eventually(
+            lambda: bool(self.notices()) or self.process.poll() is not None, "the firewall stands", PATIENCE
+        )
         if self.process.poll() is not None:
             self._end()
             raise AssertionError(f"`tidewaiter run` ended with {self.process.returncode}: {self.errors}")

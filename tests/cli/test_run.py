@@ -55,7 +55,15 @@ class Engine:
     failures: ClassVar[list[str]]
     refusal: ClassVar[Exception | None]
 
-    def __init__(self, policy: Policy, settings: Settings, *, listener: Listener | None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        settings: Settings,
+        *,
+        listener: Listener | None,
+        notice: Callable[[str], None],
+    ) -> None:
+        self.notice = notice
         self.policy, self.settings, self.listener = policy, settings, listener
         self.failure: BaseException | None = None
         self.started = self.stopped = False
@@ -246,6 +254,12 @@ def happen(engine: type[Engine], verdict: Verdict = Verdict.PERMANENT_BLOCK) -> 
         listener(Decided(connection, 0, True))
 
     return step
+
+
+def test_what_the_guard_says_is_a_notice(engine: type[Engine]) -> None:
+    text = "the hold rules were gone; they are put back"
+    result = invoke(engine, "--json", steps=(lambda: engine.made[-1].notice(text),))
+    assert notices(result)[1:] == [text]
 
 
 def test_events_are_lines(engine: type[Engine]) -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tidewaiter.host import cgroup, doctor, namespace, privileges
-from tidewaiter.host.hold import HoldRules, Method
+from tidewaiter.host import cgroup, doctor, hold, namespace, privileges
 from tidewaiter.kernel.bpffs import BPFFS
 from tidewaiter.kernel.features import AS_ROOT, Feature
 
@@ -49,19 +48,13 @@ def test_this_machine_has_all_that_is_required_and_nothing_is_left() -> None:
 
 @pytest.mark.live
 def test_rules_that_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def commands(self: HoldRules, method: Method, *, add: bool) -> list[list[str]]:
-        said = {
-            Method.IPTABLES_NFT: "echo '# a warning' >&2; echo no such match >&2; exit 2",
-            Method.IPTABLES_LEGACY: "exit 3",
-            Method.NFT_QUEUE: "exec tw-no-such-program",
-        }
-        return [["sh", "-c", said[method]]]
+    def fails(_: object, command: list[str], text: str = "") -> tuple[int, str, str]:
+        return 2, "", f"no {command[0]} here"
 
-    monkeypatch.setattr(HoldRules, "commands", commands)
+    monkeypatch.setattr(hold, "_run", fails)
     found = by_name(doctor.machine_features(privileged=True))
-    assert found["hold by iptables-nft"].detail == "no such match"
-    assert found["hold by iptables-legacy"].detail == "sh ended with status 3"
-    assert "tw-no-such-program" in found["hold by nft"].detail
+    for method, program in (("iptables-nft", "iptables-nft-save"), ("nft", "nft")):
+        assert found[f"hold by {method}"].detail == f"no {program} here"
     assert not found["hold rules"].present
     assert "apt install iptables" in found["hold rules"].remedy
     assert not doctor.complete({"kernel": list(found.values())})
@@ -70,14 +63,14 @@ def test_rules_that_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.live
 def test_one_way_to_hold_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    def commands(self: HoldRules, method: Method, *, add: bool) -> list[list[str]]:
-        return [["true"]] if method is Method.IPTABLES_LEGACY else [["tw-no-such-program"]]
+    def fails(_: object, command: list[str], text: str = "") -> tuple[int, str, str]:
+        return (0, "", "") if "-legacy-" in command[0] else (-1, "", f"{command[0]} is not installed")
 
-    monkeypatch.setattr(HoldRules, "commands", commands)
+    monkeypatch.setattr(hold, "_run", fails)
     found = by_name(doctor.machine_features(privileged=True))
     assert found["hold rules"].present
     assert found["hold rules"].detail == "by iptables-legacy"
-    assert found["hold by nft"].detail == "tw-no-such-program: No such file or directory"
+    assert found["hold by nft"].detail == "nft is not installed"
 
 
 @pytest.mark.live

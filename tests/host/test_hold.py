@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from livelab import loaded, rules_in
+from livelab import holds_in, loaded, rules_in
 from tidewaiter.host import hold, namespace
-from tidewaiter.host.hold import HoldError, HoldRules, Method
+from tidewaiter.host.hold import HoldError, HoldRules, Method, Standing
 from tidewaiter.host.install import FIRST_QUEUE
 from tidewaiter.lab.world import World
 
@@ -31,51 +31,87 @@ def only(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Met
     """One method works, the others are not installed."""
     method: Method = request.param
     run = hold._run
-    programs = {command[0] for command in RULES.commands(method, add=True)}
+    suffix = method.value.removeprefix("iptables")
 
-    def run_some(where: Path | None, command: list[str]) -> tuple[int, str]:
-        return run(where, command) if command[0] in programs else (-1, f"{command[0]} is not installed")
+    def run_some(where: Path | None, command: list[str], text: str = "") -> tuple[int, str, str]:
+        there = command[0] == "nft" if method is Method.NFT_QUEUE else f"tables{suffix}-" in command[0]
+        return run(where, command, text) if there else (-1, "", f"{command[0]} is not installed")
 
     monkeypatch.setattr(hold, "_run", run_some)
     return method
 
 
-# --- the commands ----------------------------------------------------------------------------------
+# --- the text --------------------------------------------------------------------------------------
+
+OUT, INTO = (f"TIDEWAITER_{RULES.tag}_{way}" for way in ("OUT", "IN"))
 
 
-@pytest.mark.parametrize("method", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY])
-def test_iptables_sends_what_its_program_says_to_the_queue(method: Method) -> None:
-    suffix = "-nft" if method is Method.IPTABLES_NFT else "-legacy"
-    add = [" ".join(command) for command in RULES.commands(method, add=True)]
-    assert add == [
-        f"{program}{suffix} -w 5 -t mangle -I {chain} 1 "
-        f"-m bpf --object-pinned {pin} -j NFQUEUE --queue-num 7300"
-        for program in ("iptables", "ip6tables")
-        for chain, pin in (("OUTPUT", "/p/1_out"), ("INPUT", "/p/1_in"))
+def test_iptables_sends_what_its_program_says_to_the_queue() -> None:
+    assert RULES.transaction("mangle", []).splitlines() == [
+        "*mangle",
+        f":{OUT} - [0:0]",
+        f"-A {OUT} -m bpf --object-pinned /p/1_out -j NFQUEUE --queue-num 7300",
+        f"-I OUTPUT 1 -j {OUT}",
+        f":{INTO} - [0:0]",
+        f"-A {INTO} -m bpf --object-pinned /p/1_in -j NFQUEUE --queue-num 7300",
+        f"-I INPUT 1 -j {INTO}",
+        "COMMIT",
     ]
-    remove = [" ".join(command) for command in RULES.commands(method, add=False)]
-    assert remove == [
-        line.replace("-I OUTPUT 1", "-D OUTPUT").replace("-I INPUT 1", "-D INPUT") for line in add
+
+
+def test_what_is_there_already_is_replaced_and_removed() -> None:
+    there = [f":{OUT} - [0:0]", "-A OUTPUT -j ACCEPT", f"-A OUTPUT -j {OUT}", f"-A OUTPUT -j {OUT}"]
+    assert (
+        RULES.transaction("mangle", there).count(f"-D OUTPUT -j {OUT}\n-D OUTPUT -j {OUT}\n-I OUTPUT 1") == 1
+    )
+    assert RULES.removal("mangle", there).splitlines() == [
+        "*mangle",
+        *[f"-D OUTPUT -j {OUT}"] * 2,
+        f"-F {OUT}",
+        f"-X {OUT}",
+        "COMMIT",
     ]
+    assert RULES.removal("mangle", ["-A OUTPUT -j ACCEPT"]) == ""
 
 
-@pytest.mark.parametrize("method", Method)
-def test_fail_open_lets_packets_pass_when_nobody_listens(method: Method) -> None:
-    closed = str(RULES.commands(method, add=True))
-    opened = str(replace(RULES, fail_open=True).commands(method, add=True))
-    assert "bypass" not in closed
-    assert opened.count("bypass") == 4
+def test_redirects_have_a_chain_in_the_table_for_translation() -> None:
+    rules = replace(RULES, redirect=(53, 717, 719))
+    lines = rules.transaction("nat", []).splitlines()
+    own = f"TIDEWAITER_{RULES.tag}_NAT"
+    assert (lines[0], lines[1], lines[-2], lines[-1]) == (
+        "*nat",
+        f":{own} - [0:0]",
+        f"-I OUTPUT 1 -j {own}",
+        "COMMIT",
+    )
+    assert [line.split()[1] for line in lines[2:-2]] == [own] * 6
+    assert (RULES.tables, rules.tables) == (("mangle",), ("mangle", "nat"))
+    with pytest.raises(HoldError, match="redirects need iptables"):
+        hold.put_back(rules, Method.NFT_QUEUE)
+
+
+def test_chains_are_not_those_of_another_firewall() -> None:
+    assert replace(RULES, out=Path("/p/2_out")).tag != RULES.tag == replace(RULES, fail_open=True).tag
+    assert all(
+        len(chain.own) < 29 for chain in replace(RULES, redirect=(1, 2, 3)).chains
+    )  # XT_EXTENSION_MAXNAMELEN
+
+
+def test_fail_open_lets_packets_pass_when_nobody_listens() -> None:
+    opened = replace(RULES, fail_open=True)
+    assert "bypass" not in RULES.transaction("mangle", []) + RULES.nft()
+    assert (opened.transaction("mangle", []).count("--queue-bypass"), opened.nft().count("flags bypass")) == (
+        2,
+        4,
+    )
 
 
 def test_nft_holds_what_opens_a_connection() -> None:
-    (add,), (remove,) = (
-        RULES.commands(Method.NFT_QUEUE, add=True),
-        RULES.commands(Method.NFT_QUEUE, add=False),
-    )
-    assert add[0] == remove[0] == "nft"
-    assert add[1].startswith("table inet tidewaiter_7300 {")
-    assert add[1].count("queue to 7300") == 4
-    assert remove[1] == "add table inet tidewaiter_7300; delete table inet tidewaiter_7300"
+    removal, _, table = RULES.nft().partition("; table ")
+    assert removal == RULES.nft_removal()
+    assert removal == f"add table inet tidewaiter_{RULES.tag}; delete table inet tidewaiter_{RULES.tag}"
+    assert table.startswith(f"inet tidewaiter_{RULES.tag} {{")
+    assert table.count("queue to 7300") == 4
 
 
 # --- on the live kernel ----------------------------------------------------------------------------
@@ -92,7 +128,7 @@ def test_each_back_end_installs_and_removes_all_of_it(
     announced: list[Method] = []
     assert hold.install(wanted, announced.append) is only
     assert announced == list(Method)[: list(Method).index(only) + 1]
-    there = rules_in(rules.where)
+    there = holds_in(rules.where)
     assert len(there) == 4
     assert sum("bypass" in line for line in there) == 4 * fail_open
     assert hold.remove(wanted, only) == []
@@ -108,26 +144,28 @@ def test_the_first_method_that_works_is_taken(rules: HoldRules) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("method", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY])
-@pytest.mark.parametrize("fails", [0, 1, 2, 3])
+@pytest.mark.parametrize("only", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY], indirect=True)
 def test_when_a_step_fails_those_before_it_are_undone(
-    rules: HoldRules, method: Method, fails: int, monkeypatch: pytest.MonkeyPatch
+    rules: HoldRules, only: Method, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert rules.where is not None
-    broken = rules.commands(method, add=True)[fails]
     run = hold._run
-    monkeypatch.setattr(
-        hold, "_run", lambda where, command: (4, "no") if command == broken else run(where, command)
-    )
-    assert hold._run_all(rules, method) == "no"
+
+    def fails(where: Path | None, command: list[str], text: str = "") -> tuple[int, str, str]:
+        if command[0].startswith("ip6tables") and "-I " in text:
+            return 4, "", "no"
+        return run(where, command, text)
+
+    monkeypatch.setattr(hold, "_run", fails)
+    with pytest.raises(HoldError, match=f"{only}: no"):
+        hold.install(rules)
     assert rules_in(rules.where) == []
 
 
 @pytest.mark.live
-def test_the_text_for_nft_is_one_that_nft_takes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_text_for_nft_is_one_that_nft_takes(world: World) -> None:
     """Not every kernel has nftables' queue statement: another one stands in for it."""
-    (command,) = RULES.commands(Method.NFT_QUEUE, add=True)
-    rules = command[1].replace("queue to 7300", "counter")
+    rules = RULES.nft().replace("queue to 7300", "counter")
 
     def nft(text: str) -> str:
         return namespace.run_inside(
@@ -135,13 +173,13 @@ def test_the_text_for_nft_is_one_that_nft_takes(world: World, monkeypatch: pytes
             lambda: subprocess.run(["nft", text], capture_output=True, text=True, check=True).stdout,
         )
 
-    nft(rules)
-    there = nft("list table inet tidewaiter_7300")
-    assert there.count("tcp flags syn / syn,ack counter") == 2
-    assert there.count("ct state new counter") == 2
-    (removal,) = RULES.commands(Method.NFT_QUEUE, add=False)
-    nft(removal[1])
-    nft(removal[1])
+    for _ in range(2):
+        nft(rules)
+        there = nft(f"list table {RULES.table}")
+        assert there.count("tcp flags syn / syn,ack counter") == 2
+        assert there.count("ct state new counter") == 2
+    for _ in range(2):
+        nft(RULES.nft_removal())
     assert rules_in(world.client_namespace) == []
 
 
@@ -164,8 +202,8 @@ def test_every_method_is_named_with_its_reason(world: World) -> None:
     with pytest.raises(HoldError) as caught:
         hold.install(nothing)
     said = str(caught.value)
-    assert said.startswith("hold rules cannot be installed (iptables-nft: iptables v1")
-    assert "; iptables-legacy: iptables v1" in said
+    assert said.startswith("hold rules cannot be installed (iptables-nft: iptables")
+    assert "; iptables-legacy: iptables" in said
     assert said.count("bpf: failed to get bpf object") == 2
     assert "; nft: " in said
     assert said.endswith("; apt install iptables")
@@ -174,20 +212,137 @@ def test_every_method_is_named_with_its_reason(world: World) -> None:
 
 
 @pytest.mark.live
-def test_what_cannot_be_removed_is_said(world: World) -> None:
-    """Without the pinned program iptables cannot tell which rule is meant."""
-    nothing = replace(RULES, where=world.client_namespace)
-    failures = hold.remove(nothing, Method.IPTABLES_NFT)
-    assert len(failures) == 4
-    assert all("bpf: failed to get bpf object" in failure for failure in failures)
+@pytest.mark.parametrize("method", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY])
+def test_rules_whose_programs_are_gone_are_removed(world: World, method: Method) -> None:
+    with loaded() as kernel:
+        rules = HoldRules(world.client_namespace, *kernel.pin_hold(1), FIRST_QUEUE, fail_open=False)
+        hold.put_back(rules, method)
+    assert hold.remove(rules, method) == []
+    assert rules_in(world.client_namespace) == []
+
+
+def test_what_cannot_be_removed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "_run", lambda *_: (4, "", "no"))
+    assert hold.remove(RULES, Method.IPTABLES_NFT) == ["no", "no"]
+    assert hold.remove(RULES, Method.NFT_QUEUE) == ["no"]
+
+
+def commands(world: World, *lines: str) -> None:
+    """Somebody else changes rules."""
+
+    def run() -> None:
+        for line in lines:
+            subprocess.run(line, shell=True, check=True)
+
+    namespace.run_inside(world.client_namespace, run)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("method", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY])
+@pytest.mark.parametrize("fail_open", [False, True])
+@pytest.mark.parametrize(
+    ("others", "expected"),
+    [
+        ((), Standing.FIRST),
+        (("iptables{} -t mangle -A OUTPUT -j RETURN",), Standing.FIRST),
+        (("iptables{} -t mangle -F",), Standing.GONE),
+        (("ip6tables{} -t mangle -F INPUT",), Standing.GONE),
+        (("iptables{} -t mangle -I OUTPUT 1 -j RETURN",), Standing.BEHIND),
+        (("ip6tables{} -t mangle -I INPUT 1 -j RETURN",), Standing.BEHIND),
+    ],
+)
+def test_what_others_did_is_told_and_put_back(
+    method: Method,
+    rules: HoldRules,
+    world: World,
+    fail_open: bool,
+    others: tuple[str, ...],
+    expected: Standing,
+) -> None:
+    wanted = replace(rules, fail_open=fail_open)
+    hold.put_back(wanted, method)
+    suffix = method.value.removeprefix("iptables")
+    commands(world, *(line.format(suffix) for line in others))
+    assert hold.standing(wanted, method) is expected
+    for _ in range(2):  # what stands already is not doubled
+        hold.put_back(wanted, method)
+        assert hold.standing(wanted, method) is Standing.FIRST
+        assert len(holds_in(world.client_namespace)) == 4
+    assert hold.remove(wanted, method) == []
+    commands(world, f"iptables{suffix} -t mangle -F; ip6tables{suffix} -t mangle -F")
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("method", [Method.IPTABLES_NFT, Method.IPTABLES_LEGACY])
+def test_a_doubled_rule_is_made_one(rules: HoldRules, world: World, method: Method) -> None:
+    hold.put_back(rules, method)
+    suffix = method.value.removeprefix("iptables")
+    commands(
+        world, *(f"iptables{suffix} -t mangle -I {chain.hook} 1 -j {chain.own}" for chain in rules.chains)
+    )
+    assert hold.standing(rules, method) is Standing.BEHIND
+    hold.put_back(rules, method)
+    assert hold.standing(rules, method) is Standing.FIRST
+    assert hold.remove(rules, method) == []
+    assert rules_in(world.client_namespace) == []
+
+
+@pytest.mark.live
+def test_two_firewalls_in_one_namespace_do_not_mind_each_other(rules: HoldRules, world: World) -> None:
+    method = hold.install(rules)
+    with loaded() as kernel:
+        out, into = kernel.pin_hold(1)
+        second = replace(rules, out=out, into=into, queue=rules.queue + 1)
+        hold.install(second)
+        assert hold.standing(rules, method) is hold.standing(second, method) is Standing.FIRST
+        assert hold.remove(second, method) == []
+    assert hold.remove(rules, method) == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("method", Method)
+def test_when_nobody_can_look_it_is_an_error(
+    rules: HoldRules, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(HoldError, match="is not installed"):
+        hold.put_back(rules, method)
+    if method is not Method.NFT_QUEUE:
+        with pytest.raises(HoldError, match=r"iptables-.*-save is not installed"):
+            hold.standing(rules, method)
+
+
+@pytest.mark.live
+def test_the_table_of_nft_is_told_and_put_back(
+    rules: HoldRules, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every kernel has the queue statement: four counters named queue stand in for it."""
+    monkeypatch.setattr(
+        HoldRules, "nft", lambda rules: f"{rules.nft_removal()}; table {rules.table} {{ {_COUNTERS} }}"
+    )
+    method = Method.NFT_QUEUE
+    assert hold.standing(rules, method) is Standing.GONE
+    for _ in range(2):
+        hold.put_back(rules, method)
+        assert hold.standing(rules, method) is Standing.FIRST
+    commands(world, "nft flush ruleset")
+    assert hold.standing(rules, method) is Standing.GONE
+    assert hold.remove(rules, method) == []
+
+
+_COUNTERS = "".join(f"counter queue{number} {{ }}; " for number in range(4))
 
 
 def test_programs_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(HoldError) as caught:
         hold.install(RULES)
-    for program in ("iptables-nft", "iptables-legacy", "nft"):
-        assert f"{program}: {program} is not installed" in str(caught.value)
+    for method, program in (
+        ("iptables-nft", "iptables-nft-save"),
+        ("iptables-legacy", "iptables-legacy-save"),
+        ("nft", "nft"),
+    ):
+        assert f"{method}: {program} is not installed" in str(caught.value)
     assert len(hold.remove(RULES, Method.NFT_QUEUE)) == 1
 
 

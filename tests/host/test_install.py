@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
@@ -14,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from livelab import Agent, left_of, new_name, new_pins, rules_in, scope_of
+from livelab import Agent, holds_in, left_of, new_name, new_pins, rules_in, scope_of
 from tidewaiter.host import adopt, hold, install, namespace, state
 from tidewaiter.host.install import FIRST_QUEUE, Installed, rule_names
 from tidewaiter.host.queue import Queue, QueueError
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.state import State, StateError
 from tidewaiter.kernel import loader
+from tidewaiter.kernel.links import standing
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.lab import plan
@@ -58,8 +60,10 @@ def start(
     mode: Mode = Mode.ENFORCE,
     fail_open: bool = False,
     scope: Scope | None = None,
+    say: Callable[[str], object] = print,
 ) -> Installed:
-    return install.install(name, scope or scope_of(world), mode, policy, fail_open=fail_open, events=False)
+    place = scope or scope_of(world)
+    return install.install(name, place, mode, policy, fail_open=fail_open, events=False, say=say)
 
 
 def abandon(installed: Installed) -> State:
@@ -95,7 +99,7 @@ def test_a_firewall_comes_and_goes_and_leaves_nothing(world: World, name: str, a
         assert installed.state.complete
         assert state.load(name) == installed.state
         assert len(installed.queues) == 1
-        assert len(rules_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == 4
         assert agent.do("tcp", WEB).error == "PermissionError"
         assert agent.do("tcp", ECHO, say="x").error is None
     finally:
@@ -120,7 +124,7 @@ def test_every_namespace_has_its_queue_and_its_number(world: World, name: str) -
     installed = start(world, name, scope=both)
     try:
         assert [rules.where for rules, _ in installed.state.hold_rules()] == list(both.namespaces)
-        assert len(rules_in(world.client_namespace)) == len(rules_in(world.server_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == len(holds_in(world.server_namespace)) == 4
         numbers = {bytes(key): bytes(value) for key, value in installed.kernel.map("namespaces").items()}
         assert numbers == {
             namespace.cookie(where).to_bytes(8, "little"): number.to_bytes(4, "little")
@@ -175,10 +179,10 @@ def failing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         case "half of the hold rules":
             run = hold._run
 
-            def half(where: Path | None, command: list[str]) -> tuple[int, str]:
-                if "INPUT" in command and "-I" in command and command[0].startswith("ip6"):
+            def half(where: Path | None, command: list[str], text: str = "") -> tuple[int, str, str]:
+                if command[0].startswith("ip6tables") and "-I " in text:
                     fails()
-                return run(where, command)
+                return run(where, command, text)
 
             monkeypatch.setattr(hold, "_run", half)
         case "last link":
@@ -217,7 +221,7 @@ def test_when_a_step_fails_what_was_there_goes_on(
     with pytest.raises(StepFailedError):
         start(world, name, fail_open=True)
     assert state.load(name) == left
-    assert len(rules_in(world.client_namespace)) == 4
+    assert len(holds_in(world.client_namespace)) == 4
     assert agent.do("tcp", WEB).error == "PermissionError"
     assert install.clean_up(name) == []
 
@@ -237,6 +241,62 @@ def test_a_queue_that_another_program_has_is_passed_over(world: World, name: str
             stack.callback(Queue(world.client_namespace, 1, number).close)
         installed = start(world, name)
         assert installed.queues[0].number == FIRST_QUEUE + 2
+        assert install.remove(installed) == []
+
+
+@pytest.mark.live
+def test_a_queue_that_is_taken_meanwhile_is_waited_for(world: World, name: str) -> None:
+    """What a killed firewall left goes on with its rules: they lead to one queue, and no other."""
+    abandon(start(world, name))
+    taken = Queue(world.client_namespace, 1, install.FIRST_QUEUE)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        threading.Timer(0.3, taken.close).start()
+
+    installed = start(world, name, say=say)
+    try:
+        assert installed.taken_over
+        assert len(said) == 1
+        assert said[0].startswith(f"queue {install.FIRST_QUEUE} belongs to ")
+        assert said[0].endswith(": waiting until it is free")
+    finally:
+        assert install.remove(installed) == []
+
+
+@pytest.mark.live
+def test_a_queue_that_stays_taken_is_an_error(
+    world: World, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "QUEUE_PATIENCE", 0.3)
+    abandon(start(world, name))
+    taken = Queue(world.client_namespace, 1, install.FIRST_QUEUE)
+    said: list[str] = []
+    try:
+        with pytest.raises(QueueError, match="another program has it"):
+            start(world, name, say=said.append)
+    finally:
+        taken.close()
+    assert len(said) == 1
+    assert install.clean_up(name) == []
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("how", ["detached", "unpinned"])
+def test_what_is_not_attached_any_more_is_not_taken_over(world: World, name: str, how: str) -> None:
+    old = abandon(start(world, name))
+    pin = old.pins / "links" / "tw_egress"
+    if how == "detached":
+        subprocess.run(["bpftool", "link", "detach", "pinned", pin], check=True)
+    else:
+        pin.unlink()
+    installed = start(world, name)
+    try:
+        assert not installed.taken_over
+        assert standing(installed.kernel.pins)
+        assert not old.pins.exists()
+    finally:
         assert install.remove(installed) == []
 
 
@@ -282,9 +342,11 @@ match moment:
         Kernel.identify = die
     case "holding":
         run = hold._run
-        hold._run = lambda where, command: run(where, command) if command[0].startswith("iptables") else die()
+        def some(where, command, text=""):
+            return run(where, command, text) if command[0].startswith("iptables") else die()
+        hold._run = some
     case "held":
-        hold._run_all = dying(hold._run_all)
+        hold.put_back = dying(hold.put_back)
     case "attaching":
         Kernel.attach = die
     case "attached":
@@ -340,7 +402,7 @@ def test_what_a_killed_process_left_is_in_force_and_taken_over(
         assert installed.state.pid == os.getpid()
         assert state.load(name) == installed.state
         assert epoch(installed) == 2
-        assert len(rules_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == 4
         assert agent.do("tcp", WEB).error == "PermissionError"
     finally:
         assert install.remove(installed) == []
@@ -365,7 +427,7 @@ def test_what_was_killed_half_way_is_never_taken_over(
     installed = start(world, name)
     try:
         assert not installed.taken_over
-        assert len(rules_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == 4
         assert agent.do("tcp", WEB).error == "PermissionError"
     finally:
         assert install.remove(installed) == []
@@ -396,7 +458,7 @@ def test_other_settings_make_a_new_generation(world: World, name: str, change: d
         assert not old.pins.exists()
         assert installed.state.pins.is_dir()
         expected = 0 if change.get("mode") else 4
-        assert len(rules_in(world.client_namespace)) == expected
+        assert len(holds_in(world.client_namespace)) == expected
         assert state.load(name) == installed.state
     finally:
         assert install.remove(installed) == []

@@ -14,13 +14,11 @@ OUT = Path("/pins/hold/2_out")
 def test_a_rule_for_each_target_and_protocol() -> None:
     found = rules(OUT, (5300, 7170, 7190))
     assert len(found) == 6
-    assert found[2] == [
-        *("-p", "tcp", "-m", "bpf", "--object-pinned", "/pins/hold/2_redirect_9"),
-        *("-j", "REDIRECT", "--to-ports", "7170"),
-    ]
-    assert {rule[1] for rule in found} == {"tcp", "udp"}
-    assert [rule[-1] for rule in found] == ["5300", "5300", "7170", "7170", "7190", "7190"]
-    assert rules(OUT, ()) == []
+    pin = Path("/pins/hold/2_redirect_9")
+    assert found[2] == (pin, f"-p tcp -m bpf --object-pinned {pin} -j REDIRECT --to-ports 7170")
+    assert {rule.split()[1] for _, rule in found} == {"tcp", "udp"}
+    assert [rule.split()[-1] for _, rule in found] == ["5300", "5300", "7170", "7170", "7190", "7190"]
+    assert rules(OUT, ()) == ()
 
 
 def test_each_target_has_a_pin_of_its_own() -> None:

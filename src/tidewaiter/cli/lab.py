@@ -124,9 +124,12 @@ def _guarded(
         for line in reporter.lines(event):  # type: ignore[arg-type]
             output.put(line)
 
+    def tell(text: str) -> None:
+        output.put(reporter.notice(text))
+
     listener = None if quiet else listen
     guard = DeviceServer(device, settings, listener=listener) if device else None
-    engine = guard.engine if guard else Engine(policy, settings, listener=listener)
+    engine = guard.engine if guard else Engine(policy, settings, listener=listener, notice=tell)
     (guard or engine).start()
     try:
         status = _run(world, command, output, shared)

@@ -90,7 +90,10 @@ def run(
                 for line in reporter.lines(event):  # type: ignore[arg-type]
                     output.put(line)
 
-            engine = Engine(policy, settings, listener=None if quiet else listen)
+            def tell(text: str) -> None:
+                output.put(reporter.notice(text))
+
+            engine = Engine(policy, settings, listener=None if quiet else listen, notice=tell)
             engine.start()
         verb = "Watching" if mode == Mode.OBSERVE else "Guarding"
         output.put(reporter.notice(f"{verb} {settings.scope} as {name!r}; Ctrl-C to stop."))

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 
-from tidewaiter.host import cgroup, namespace, privileges
+from tidewaiter.host import cgroup, hold, namespace, privileges
 from tidewaiter.host.diag import OpenSocket, destroy, open_sockets
 from tidewaiter.host.hold import HoldRules, Method
 from tidewaiter.host.queue import Queue
@@ -26,7 +25,6 @@ from tidewaiter.kernel.objects import Mode
 from tidewaiter.kernel.totals import Totals
 
 _QUEUE = 7399  # any number: a namespace of its own has queues of its own
-_SECONDS = 30.0  # for one command
 _USUAL = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))  # not on every user's PATH
 
 # linux/capability.h; what is needed always is in `privileges`
@@ -171,7 +169,7 @@ class _Trial:
             Probe("sock_diag", "sockets that were open before us", "modprobe tcp_diag udp_diag", self._list),
             Probe(
                 "SOCK_DESTROY",
-                "for cutting connections; not used yet",
+                "cuts open connections that are refused",
                 "use a kernel with CONFIG_INET_DIAG_DESTROY",
                 self._destroy,
                 required=False,
@@ -183,8 +181,7 @@ class _Trial:
 
         def attempt() -> str:
             rules = HoldRules(self.network, *self._pins, queue=_QUEUE, fail_open=True)
-            for command in rules.commands(method, add=True):
-                self._command(command)
+            hold.put_back(rules, method)
             return ""
 
         remedy = "nothing to do if another way works"
@@ -193,15 +190,6 @@ class _Trial:
     @cached_property
     def _pins(self) -> tuple[Path, Path]:
         return self.kernel.pin_hold(1)
-
-    def _command(self, command: list[str]) -> None:
-        done = namespace.run_inside(
-            self.network,
-            lambda: subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False),
-        )
-        if done.returncode != 0:
-            lines = [line for line in done.stderr.splitlines() if line and not line.startswith("#")]
-            raise RuntimeError(lines[0] if lines else f"{command[0]} ended with status {done.returncode}")
 
     def _cgroup(self) -> str:
         return str(cgroup.root())

@@ -6,14 +6,16 @@ same settings: no packet passes unguarded in between. Otherwise the new one stan
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tidewaiter.host import cgroup, hold, namespace, state
+from tidewaiter.host import cgroup, hold, namespace, state, watch
 from tidewaiter.host.adopt import adopt_open_sockets, forget_closed_sockets
 from tidewaiter.host.hold import HoldRules
 from tidewaiter.host.policy_maps import CAPACITY, set_config, write_policy
@@ -23,7 +25,7 @@ from tidewaiter.host.redirect import TARGETS, RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.state import State
-from tidewaiter.kernel import records
+from tidewaiter.kernel import links, records
 from tidewaiter.kernel.loader import Kernel, detach
 from tidewaiter.kernel.objects import Mode, build_digest
 from tidewaiter.kernel.records import Home
@@ -32,8 +34,14 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.tables import NOT_RULES, compile_tables
 
+log = logging.getLogger("tidewaiter")
+
 FIRST_QUEUE = 7300
 _QUEUES_TRIED = 16
+QUEUE_PATIENCE = 30.0
+"""Seconds to wait for a queue that another program has."""
+
+_LOOK_AGAIN = 0.1
 
 
 @dataclass(slots=True)
@@ -55,8 +63,10 @@ def install(
     fail_open: bool,
     events: bool,
     redirect: RedirectPorts | None = None,
+    say: Callable[[str], object] = log.warning,
 ) -> Installed:
     """Starts enforcing (or observing) ``policy`` in ``scope``. Without ``redirect`` what has such a verdict is dropped.
+    ``say`` is told what has to be waited for.
 
     Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
     """
@@ -77,9 +87,9 @@ def install(
         rules=rule_names(policy),
         redirect=tuple(redirect or ()),
     )
-    if old is not None and old.complete and old.same_as(wanted):
+    if old is not None and old.complete and old.same_as(wanted) and links.standing(old.pins):
         taken = replace(old, pid=wanted.pid, started=wanted.started, rules=wanted.rules)
-        return _take_over(taken, mode, policy, events=events)
+        return _take_over(taken, mode, policy, events=events, say=say)
     installed = _install_new(wanted, old, mode, policy, scope, events=events)
     if old is not None:
         _uninstall(old)
@@ -207,11 +217,13 @@ def _accepted(old: State | None) -> frozenset[int] | None:
     return frozenset(record.cookie for record in found if Verdict(record.verdict).passes)
 
 
-def _take_over(old: State, mode: Mode, policy: Policy, *, events: bool) -> Installed:
+def _take_over(
+    old: State, mode: Mode, policy: Policy, *, events: bool, say: Callable[[str], object]
+) -> Installed:
     taken = Installed(old, Kernel.adopt(old.pins, mode), [], taken_over=True)
     try:
         for number, (rules, _) in enumerate(old.hold_rules(), start=1):
-            taken.queues.append(Queue(rules.where, number, rules.queue, fail_open=rules.fail_open))
+            taken.queues.append(_wait_for_queue(rules, number, say))
         taken.kernel.identify()
         set_config(taken.kernel, events=events)
         load_policy(taken.kernel, policy)
@@ -221,6 +233,23 @@ def _take_over(old: State, mode: Mode, policy: Policy, *, events: bool) -> Insta
         leave(taken)
         raise
     return taken
+
+
+def _wait_for_queue(rules: HoldRules, namespace_number: int, say: Callable[[str], object]) -> Queue:
+    """The queue to which rules that are there already send packets. Who has it may be about to end."""
+    deadline = time.monotonic() + QUEUE_PATIENCE
+    told = False
+    while True:
+        try:
+            return Queue(rules.where, namespace_number, rules.queue, fail_open=rules.fail_open)
+        except QueueError:
+            owner = watch.queue_owner(rules.where, rules.queue)
+            if not owner or time.monotonic() > deadline:
+                raise
+        if not told:
+            told = True
+            say(f"queue {rules.queue} belongs to {owner}: waiting until it is free")
+        time.sleep(_LOOK_AGAIN)
 
 
 def _forget_closed(kernel: Kernel) -> None:

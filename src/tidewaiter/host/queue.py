@@ -162,12 +162,9 @@ class Queue:
             self._socket.bind((0, 0))
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
-            self._configure((Config.COMMAND, struct.pack(">BxH", _BIND, 0)))
-            self._configure((Config.PARAMS, struct.pack(">IB", 0xFFFF, _COPY_PACKET)))
-            self._configure((Config.QUEUE_MAXLEN, struct.pack(">I", length)))
-            flags = _GSO | (_FAIL_OPEN if fail_open else 0)
-            mask = struct.pack(">I", _GSO | _FAIL_OPEN)
-            self._configure((Config.FLAGS, struct.pack(">I", flags)), (Config.MASK, mask))
+            self._settings = _settings(length, fail_open=fail_open)
+            for attributes in self._settings:
+                self._configure(attributes)
         except BaseException:
             self._socket.close()
             raise
@@ -193,9 +190,18 @@ class Queue:
         """Gives the queue up; the kernel drops what it still holds."""
         self._socket.close()
 
-    def _configure(self, *attributes: tuple[Config, bytes]) -> None:
-        body = b"".join(_attribute(kind, value) for kind, value in attributes)
-        self._socket.send(_message(_MSG_CONFIG, self.number, body, _NLM_F_ACK))
+    @property
+    def port(self) -> int:
+        """Our netlink port, by which the kernel knows whose the queue is."""
+        return int(self._socket.getsockname()[0])
+
+    def bind_again(self) -> None:
+        """Asks for the queue once more, from any thread. Whether it is ours then, the kernel's table of queues says."""
+        for attributes in self._settings:
+            self._socket.send(_message(_MSG_CONFIG, self.number, attributes))
+
+    def _configure(self, attributes: bytes) -> None:
+        self._socket.send(_message(_MSG_CONFIG, self.number, attributes, _NLM_F_ACK))
         while True:
             reply = self._socket.recv(1 << 17)
             if len(reply) >= _HEADER.size + 4 and _HEADER.unpack_from(reply)[1] == _NLMSG_ERROR:
@@ -207,6 +213,18 @@ class Queue:
                 f"queue {self.number} cannot be used ({os.strerror(-code)}): another program has it, or "
                 "this process lacks CAP_NET_ADMIN; see `tidewaiter doctor`",
             )
+
+
+def _settings(length: int, *, fail_open: bool) -> list[bytes]:
+    """The attributes of the messages that take a queue and set it up, in their order."""
+    flags = _GSO | (_FAIL_OPEN if fail_open else 0)
+    return [
+        _attribute(Config.COMMAND, struct.pack(">BxH", _BIND, 0)),
+        _attribute(Config.PARAMS, struct.pack(">IB", 0xFFFF, _COPY_PACKET)),
+        _attribute(Config.QUEUE_MAXLEN, struct.pack(">I", length)),
+        _attribute(Config.FLAGS, struct.pack(">I", flags))
+        + _attribute(Config.MASK, struct.pack(">I", _GSO | _FAIL_OPEN)),
+    ]
 
 
 def _open() -> socket.socket:

@@ -33,17 +33,14 @@ def pin_of(hold_out: Path, target: Verdict) -> Path:
     return hold_out.with_name(f"{hold_out.name.removesuffix('_out')}_redirect_{target.value}")
 
 
-def rules(hold_out: Path, ports: tuple[int, ...]) -> list[list[str]]:
-    """The rules of a namespace as iptables takes them, without table and place."""
-    return [
-        [*("-p", protocol, "-m", "bpf", "--object-pinned", str(pin_of(hold_out, target))), *_to(port)]
+def rules(hold_out: Path, ports: tuple[int, ...]) -> tuple[tuple[Path, str], ...]:
+    """The rules of a namespace as iptables takes them, without table and place, each with its program."""
+    return tuple(
+        (pin, f"-p {protocol} -m bpf --object-pinned {pin} -j REDIRECT --to-ports {port}")
         for target, port in zip(TARGETS, ports, strict=False)
+        for pin in [pin_of(hold_out, target)]
         for protocol in ("tcp", "udp")
-    ]
-
-
-def _to(port: int) -> tuple[str, ...]:
-    return "-j", "REDIRECT", "--to-ports", str(port)
+    )
 
 
 def check_ports(ports: RedirectPorts) -> RedirectPorts:

@@ -48,6 +48,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_link__fd": (_I, [_P]),
     "bpf_link__pin": (_I, [_P, _S]),
     "bpf_link__destroy": (_I, [_P]),
+    "bpf_link_create": (_I, [_I, _I, _I, _P]),
     "bpf_link_detach": (_I, [_I]),
     "bpf_obj_pin": (_I, [_I, _S]),
     "bpf_obj_get": (_I, [_S]),

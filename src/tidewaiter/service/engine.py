@@ -12,11 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tidewaiter.driver.core import SECOND, Action, Asked, Driver, Event
 from tidewaiter.host import install
+from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
 from tidewaiter.host.machine import Judge, Machine
 from tidewaiter.host.redirect import RedirectPorts
@@ -86,6 +88,7 @@ class Engine:
     ``decide`` answers at once for each connection that the policy says to ask about. Where it does not (None), ``ask``
     is told, and the answer comes through `answer`. ``listener`` hears of everything. All of them run in the
     engine's thread, and at last ``ended``, when the loop has come to its end in whatever way (see ``failure``).
+    ``notice`` is told, in a thread of the guard's, what others have done to the firewall; it is logged besides.
     """
 
     def __init__(
@@ -97,8 +100,9 @@ class Engine:
         ask: Callable[[Asked], None] | None = None,
         listener: Listener | None = None,
         ended: Callable[[], None] = lambda: None,
+        notice: Callable[[str], None] | None = None,
     ) -> None:
-        self.settings = settings
+        self.settings, self._notice = settings, notice
         self._decide, self._ask, self._listener, self._ended = decide, ask, listener, ended
         self._use(policy)
         self._commands: deque[Callable[[], list[Action]]] = deque()
@@ -125,15 +129,21 @@ class Engine:
             fail_open=settings.fail_open,
             events=self._listener is not None,
             redirect=settings.redirect,
+            say=self._say,
         )
         try:
-            self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
+            with ExitStack() as undo:
+                self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
+                undo.callback(self.machine.close)
+                self._guard = Guard(self._installed, self._say)
+                undo.pop_all()
         except BaseException:
             install.remove(self._installed)
             self._installed = None
             raise
         self._thread = threading.Thread(target=self._run, name="tidewaiter", daemon=True)
         self._thread.start()
+        self._guard.start()
 
     def stop(self) -> list[str]:
         """Resolves what is held as ``fail`` says, and removes everything. Returns what could not be removed."""
@@ -142,6 +152,7 @@ class Engine:
         self._stopping = True
         self.machine.wake()
         self._thread.join()
+        self._guard.stop()
         self.machine.close()
         failures = install.remove(self._installed)
         self._installed = None
@@ -200,7 +211,13 @@ class Engine:
 
     def statistics(self) -> dict[str, int]:
         """What has happened so far, the driver's counters and the kernel's."""
-        return self.machine.statistics()
+        return self.machine.statistics() | self._guard.statistics()
+
+    def _say(self, text: str) -> None:
+        """What is told as a notice need not be printed as a warning too."""
+        log.log(logging.INFO if self._notice else logging.WARNING, "%s", text)
+        if self._notice is not None:
+            self._notice(text)
 
     def _answer(self, packet: int, verdict: Verdict) -> list[Action]:
         held = self.driver.packets.get(packet)
