@@ -143,6 +143,7 @@ _PURPOSES = {
     "datagram": "who sends each UDP datagram",
     "connect": "who connects, and refusing it at once",
     "hold": "asks which packets must wait",
+    "redirect": "sends flows to a port of this host",
     "totals": "bytes of connections that are open",
     "identity": "never holds our own packets",
 }
