@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference that are made from the code: commands.md and layers.md.
+"""Writes the pages of docs/reference that are made from the code: commands.md, layers.md and states.md.
 
     .venv/bin/python scripts/make_reference.py
 
@@ -14,6 +14,7 @@ import click
 
 from tidewaiter.cli import main as command_line
 from tidewaiter.driver.layers import LAYERS
+from tidewaiter.driver.states import CHANGES, Happening, State, Step
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _MADE = "<!-- made by scripts/make_reference.py -->\n\n"
@@ -53,7 +54,51 @@ def layers_page() -> str:
     return text
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"commands.md": commands_page, "layers.md": layers_page}
+def states_page() -> str:
+    """driver/states.py as a picture and as tables."""
+    text = (
+        "# The states of a connection\n\n"
+        "What the driver does with one connection, whatever happens to it. For each event it looks for the steps in\n"
+        "this table, `driver/states.py`, and a test tries every pair on it. What is not in the table changes nothing;\n"
+        "a verdict for an id under which no packet waits is counted as `unknown_ids`.\n\n"
+        "```mermaid\nstateDiagram-v2\n    [*] --> unknown\n"
+    )
+    ways: dict[tuple[State, State], list[str]] = {}
+    for state, changes in CHANGES.items():
+        for happening, to in changes.items():
+            if to.state is not state:
+                ways.setdefault((state, to.state), []).append(_label(happening))
+    for (here, there), labels in ways.items():
+        text += f"    {_label(here)} --> {_label(there)}: {'<br>'.join(labels)}\n"
+    text += "```\n\nWays back to the same state are left out of the picture.\n\n"
+    text += _words("state", State) + _words("what happens", Happening) + _words("step", Step)
+    text += (
+        "Steps are done in this order. What becomes of a packet is in [the wire](wire.md#verdicts). A time-out is a\n"
+        "verdict (`--on-timeout`), the rundown is one too (by `--fail`), and ClearCache is a new policy: the next\n"
+        "packet of every connection is a *newer question*.\n"
+    )
+    for state, changes in CHANGES.items():
+        text += f"\n## {_label(state).capitalize()}\n\n| what happens | steps | then |\n|---|---|---|\n"
+        for happening, to in changes.items():
+            steps = ", ".join(_label(step) for step in to.steps)
+            text += f"| {_label(happening)} | {steps} | {_label(to.state)} |\n"
+    return text
+
+
+def _words(heading: str, words: type[State | Happening | Step]) -> str:
+    rows = "".join(f"| {_label(word)} | {word.value} |\n" for word in words)
+    return f"| {heading} | |\n|---|---|\n{rows}\n"
+
+
+def _label(word: State | Happening | Step) -> str:
+    return word.name.lower().replace("_", " ")
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "commands.md": commands_page,
+    "layers.md": layers_page,
+    "states.md": states_page,
+}
 
 
 def made(page: str) -> str:

@@ -22,7 +22,8 @@ import pytest
 import tidewaiter
 from test_house import ROOT, ROWS, SOURCE
 from tidewaiter.cli import main
-from tidewaiter.driver.core import Asked, Decided, Ended, Statistics
+from tidewaiter.driver.core import Asked, Decided, Ended
+from tidewaiter.driver.statistics import Statistics
 from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
@@ -108,7 +109,7 @@ def test_files_that_the_design_names_are_there(path: str) -> None:
 # --- reference -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["commands.md", "layers.md"])
+@pytest.mark.parametrize("page", ["commands.md", "layers.md", "states.md"])
 def test_a_page_made_from_the_code_is_current(page: str) -> None:
     made = generator().made(page)
     assert text(f"docs/reference/{page}") == made, "run scripts/make_reference.py"

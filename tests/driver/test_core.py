@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
 
-from tidewaiter.driver import core
+from tidewaiter.driver import connections as cache
+from tidewaiter.driver.connections import KEEP_ENDED, KEEP_IDLE
 from tidewaiter.driver.core import (
-    KEEP_ENDED,
     SECOND,
     Action,
     Asked,
@@ -21,6 +22,7 @@ from tidewaiter.driver.core import (
     Remember,
     Renew,
 )
+from tidewaiter.driver.states import State
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.verdict import Verdict
@@ -168,6 +170,7 @@ def test_after_its_end_a_flow_begins_anew() -> None:
 
 
 def test_the_oldest_packet_gives_way() -> None:
+    """portmaster-kext section 2.5: the ring of the old C driver."""
     driver = Driver(packets=2)
     assert hold(driver, FLOW, "t1") == []
     assert hold(driver, OTHER, "t2") == []
@@ -326,8 +329,42 @@ def test_the_ended_stay_known_for_a_minute() -> None:
     assert driver.deadline() is None
 
 
+@pytest.mark.parametrize("clean", [Driver.tick, Driver.clean_ended], ids=["in time", "when told to"])
+def test_what_has_no_socket_ends_when_it_was_idle_for_ten_minutes(
+    clean: Callable[[Driver, int], object],
+) -> None:
+    """portmaster-kext section 2.5, CleanEndedConnections: never while its socket lives."""
+    driver = Driver(timeout=3 * KEEP_IDLE)
+    driver.decided(FLOW, connection(cookie=0, verdict=Verdict.PERMANENT_BLOCK), 1)
+    driver.decided(OTHER, connection(cookie=7, verdict=Verdict.PERMANENT_ACCEPT), 1)
+    driver.packet(b"third", connection(cookie=0), "t", b"", 1)
+    driver.events()
+    assert driver.deadline() == 1 + KEEP_IDLE
+    clean(driver, KEEP_IDLE)
+    assert driver.events() == []
+    clean(driver, 1 + KEEP_IDLE)
+    known = driver.find(FLOW)
+    assert known is not None
+    assert driver.events() == [Ended(known)]
+    assert [flow for flow, _ in driver.flows()] == [OTHER, b"third"], "it has a socket; its packet waits"
+    clean(driver, 1 + KEEP_IDLE + KEEP_ENDED)
+    assert driver.find(FLOW) is None
+    clean(driver, 2 * KEEP_IDLE)
+    assert driver.find(OTHER) is not None
+
+
+def test_a_packet_shows_that_a_connection_is_not_idle() -> None:
+    driver = Driver()
+    driver.decided(FLOW, connection(verdict=Verdict.PERMANENT_ACCEPT), 1)
+    hold(driver, FLOW, "t1", now=500)
+    driver.clean_ended(KEEP_IDLE + 499)
+    assert driver.flows() != []
+    driver.clean_ended(KEEP_IDLE + 500)
+    assert driver.flows() == []
+
+
 def test_of_too_many_ended_the_oldest_go_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core, "ENDED_CAPACITY", 2)
+    monkeypatch.setattr(cache, "ENDED_CAPACITY", 2)
     driver = Driver()
     flows = [b"a", b"b", b"c"]
     for flow in flows:
@@ -341,6 +378,7 @@ def test_of_too_many_ended_the_oldest_go_sooner(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("verdict", PERMANENT)
 def test_a_permanent_verdict_holds_for_the_connection(verdict: Verdict) -> None:
+    """portmaster-kext section 2.6, with its fix: what else is held for the connection goes too, in order."""
     driver = Driver()
     hold(driver, FLOW, "t1", now=1)
     hold(driver, OTHER, "t2", now=2)
@@ -350,7 +388,7 @@ def test_a_permanent_verdict_holds_for_the_connection(verdict: Verdict) -> None:
     assert known is not None
     first, *rest = driver.verdict(3, verdict, 11, rule="a rule", tier=Tier.KERNEL)
     assert first == Remember(FLOW, known, verdict)
-    reject = verdict is Verdict.PERMANENT_BLOCK
+    reject = verdict in (Verdict.PERMANENT_BLOCK, Verdict.UNDETERMINABLE, Verdict.FAILED)  # it goes out
     assert released(rest) == [
         ("t1", verdict.passes, b"t1" if reject else None),
         ("t3", verdict.passes, b"t3" if reject else None),
@@ -362,6 +400,7 @@ def test_a_permanent_verdict_holds_for_the_connection(verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("verdict", TEMPORARY)
 def test_another_verdict_holds_for_one_packet(verdict: Verdict) -> None:
+    """portmaster-kext sections 1.3 and 2.3: the next packet asks again."""
     driver = Driver()
     hold(driver, FLOW, "t1")
     hold(driver, FLOW, "t2")
@@ -377,6 +416,27 @@ def test_another_verdict_holds_for_one_packet(verdict: Verdict) -> None:
     assert driver.packets.get(1) is not None
 
 
+@pytest.mark.parametrize("verdict", [Verdict.UNDETERMINABLE, Verdict.FAILED])
+def test_undeterminable_and_failed_are_kept_and_drop(verdict: Verdict) -> None:
+    """portmaster-kext section 2.2, ALE: what goes out is blocked; section 2.3, packet layer: what comes in is dropped.
+
+    Section 2.6: the cached verdict becomes this one, and so the next packet is not asked about.
+    """
+    driver = Driver()
+    for flow, direction in ((FLOW, Direction.OUT), (OTHER, Direction.IN)):
+        reject = flow if direction is Direction.OUT else None
+        for token in ("t1", "t2"):
+            driver.packet(flow, replace(connection(), direction=direction), token, flow, 1)
+            driver.verdict(driver.packets.newest, Verdict.ACCEPT if token == "t1" else verdict, 2)
+        assert driver.state(flow) is State.DECIDED
+        driver.events()
+        remember, release = driver.packet(flow, connection(), "t3", flow, 3)
+        assert isinstance(remember, Remember)
+        assert remember.verdict is verdict
+        assert release == Release("t3", passes=False, reject=reject)
+        assert driver.events() == []
+
+
 def test_undecided_is_no_answer() -> None:
     driver = Driver()
     hold(driver, FLOW, "t1")
@@ -385,8 +445,36 @@ def test_undecided_is_no_answer() -> None:
     assert driver.statistics.unknown_ids == 0
 
 
+def an_echo() -> Connection:
+    """Of a protocol that has no connections."""
+    return replace(connection(), key=KEY._replace(protocol=Protocol.ICMP, local_port=0, remote_port=0))
+
+
+def test_other_protocols_are_decided_packet_by_packet() -> None:
+    """portmaster-kext section 2.3, number 7: never cached; every packet is held and asked about."""
+    driver = Driver()
+    decided = []
+    for number, verdict in enumerate(
+        (Verdict.PERMANENT_ACCEPT, Verdict.PERMANENT_ACCEPT, Verdict.PERMANENT_BLOCK), 1
+    ):
+        assert driver.packet(FLOW, an_echo(), f"t{number}", b"echo", 1) == []
+        assert driver.packet(FLOW, an_echo(), "behind", b"echo", 1) == []
+        driver.events()
+        remember, release = driver.verdict(driver.packets.ids()[-2], verdict, 2, rule="r")
+        assert isinstance(remember, Remember)
+        assert release == Release(
+            f"t{number}", passes=verdict.passes, reject=None if verdict.passes else b"echo"
+        )
+        decided.append(len(driver.events()))
+        assert driver.state(FLOW) is State.ASKED
+    assert decided == [1, 0, 1], "told when it fares otherwise than the last"
+    assert driver.update(FLOW, Verdict.PERMANENT_ACCEPT, 3) != []
+    assert len(driver.packets) == 3, "an update is for connections"
+
+
 @pytest.mark.parametrize("number", [0, 2, -1, 2**64 - 1])
 def test_an_unknown_id_changes_nothing(number: int) -> None:
+    """portmaster-kext section 2.6."""
     driver = Driver()
     hold(driver, FLOW, "t1")
     driver.events()
@@ -541,6 +629,18 @@ def test_an_update_of_what_is_not_known_changes_nothing() -> None:
     assert driver.update(OTHER, Verdict.PERMANENT_DROP, 9) == []
     driver.ended(FLOW, 0, 0, 9)
     assert driver.update(FLOW, Verdict.PERMANENT_DROP, 10) == []
+
+
+def test_the_payload_of_a_held_packet_can_be_read() -> None:
+    """portmaster-kext section 2.5: GetPayload, until it is decided."""
+    driver = Driver(packets=1)
+    hold(driver, FLOW, "abc")
+    assert driver.payload(1) == driver.payload(1) == b"abc"
+    hold(driver, OTHER, "def")
+    assert (driver.payload(1), driver.payload(2)) == (None, b"def"), "the first one gave way"
+    driver.verdict(2, Verdict.ACCEPT, 2)
+    assert driver.payload(2) is None
+    assert driver.payload(0) is None
 
 
 def test_memory_is_described() -> None:

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tidewaiter.driver import core
+from tidewaiter.driver import connections as cache
 from tidewaiter.driver.core import (
     Action,
     Asked,
@@ -27,12 +27,15 @@ from tidewaiter.driver.core import (
     Remember,
     Renew,
 )
+from tidewaiter.driver.states import State
+from tidewaiter.driver.statistics import Statistics
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.verdict import Verdict
 
 KEY = ConnectionKey(Protocol.TCP, ip_address("192.0.2.1"), 4000, ip_address("192.0.2.2"), 443)
 MINUTE = 60_000_000_000
+IDLE = 10 * MINUTE
 ENDED_KEPT = 2
 PERMANENT = {
     Verdict.UNDETERMINABLE,
@@ -51,10 +54,10 @@ PASSING = {
     Verdict.REDIRECT_TUNNEL,
     Verdict.REDIRECT_SPLIT_TUNNEL,
 }
-REJECTING = {Verdict.BLOCK, Verdict.PERMANENT_BLOCK}
+REJECTING = {Verdict.BLOCK, Verdict.PERMANENT_BLOCK, Verdict.UNDETERMINABLE, Verdict.FAILED}  # what goes out
 
 flows = st.sampled_from([b"a", b"b", b"c", b"d"])
-cookies = st.sampled_from([1, 1, 1, 2])
+cookies = st.sampled_from([1, 1, 1, 2, 0])  # 0: it has no socket
 epochs = st.sampled_from([1, 1, 1, 2])
 verdicts = st.sampled_from(Verdict)
 answers = st.sampled_from([verdict for verdict in Verdict if verdict is not Verdict.UNDECIDED])
@@ -71,12 +74,14 @@ class Known:
     cookie: int
     opened: int
     epoch: int
+    used: int
     verdict: Verdict = Verdict.UNDECIDED
     rule: str = ""
     tier: Tier | None = None
     established: int = 0
     ended: int | None = None
     totals: tuple[int, int] = (0, 0)
+    heard: int = 0
 
 
 @dataclass(eq=False)
@@ -107,9 +112,10 @@ class Model:
     waiting: list[Waiting] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
     did: list[Told] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(asdict(core.Statistics()), 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(asdict(Statistics()), 0))
     connection_ids: int = 0
     packet_ids: int = 0
+    heard: int = 0
 
     def tell(self, *event: object) -> None:
         if len(self.told) < self.event_room:
@@ -127,7 +133,8 @@ class Model:
     def new(self, flow: bytes, cookie: int, epoch: int, now: int) -> Known:
         self.end(flow, (0, 0), now)
         self.connection_ids += 1
-        known = Known(self.connection_ids, flow, cookie, now, epoch)
+        known = Known(self.connection_ids, flow, cookie, now, epoch, now)
+        self.use(known, now)
         self.known = [one for one in self.known if one.flow != flow] + [known]
         if len(self.known) > self.connections:
             forgotten = self.known.pop(0)
@@ -157,6 +164,21 @@ class Model:
         known = self.ended.pop(0)
         if known in self.known:
             self.known.remove(known)
+
+    def clean(self, now: int) -> None:
+        """What ended a minute ago is forgotten; what has no socket, waits for nothing and was idle for ten, ends."""
+        while self.ended and now - (self.ended[0].ended or 0) >= MINUTE:
+            self.forget_ended()
+        idle = [one for one in self.known if one.cookie == 0 and one.ended is None and now - one.used >= IDLE]
+        for known in sorted(idle, key=lambda one: one.heard):
+            if any(one.of is known for one in self.waiting):
+                self.use(known, now)
+            else:
+                self.end(known.flow, (0, 0), now)
+
+    def use(self, known: Known, now: int) -> None:
+        self.heard += 1
+        known.used, known.heard = now, self.heard
 
     def remember(self, known: Known, verdict: Verdict) -> None:
         self.did.append(("remember", known.flow, known.number, verdict))
@@ -194,7 +216,7 @@ class DriverMachine(RuleBasedStateMachine):
         self, packets: int, connections: int, event_room: int, timeout: int, timeout_verdict: Verdict
     ) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(core, "ENDED_CAPACITY", ENDED_KEPT)
+        self.patch.setattr(cache, "ENDED_CAPACITY", ENDED_KEPT)
         self.driver = Driver(
             packets=packets,
             timeout=timeout,
@@ -205,6 +227,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.model = Model(packets, connections, event_room, timeout, timeout_verdict)
         self.now = 1
         self.tokens = 0
+
         self.pending: set[int] = set()
 
     def teardown(self) -> None:
@@ -238,16 +261,18 @@ class DriverMachine(RuleBasedStateMachine):
             and known.verdict in PERMANENT
             and (kernel is not Verdict.UNDECIDED or connection.epoch == known.epoch)
         ):
+            model.use(known, self.now)
             model.remember(known, known.verdict)
             model.release(token, payload, known.verdict)
         else:
             first = known is None or known.cookie != cookie
             if known is None or known.cookie != cookie:
                 known = model.new(flow, cookie, connection.epoch, self.now)
-                known.verdict = Verdict.UNDECIDED if kernel in PERMANENT else kernel
+                known.verdict = Verdict.UNDECIDED
             elif known.verdict in PERMANENT:
                 known.verdict = Verdict.UNDECIDED
             known.epoch = connection.epoch
+            model.use(known, self.now)
             if len(model.waiting) == model.packets:
                 oldest = model.waiting.pop(0)
                 model.counts["gave_way"] += 1
@@ -334,7 +359,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.model.end(flow, (sent, received), self.now)
         self.check(self.driver.ended(flow, sent, received, self.now))
 
-    @rule(duration=st.sampled_from([0, 1, 4, 5, 20, MINUTE - 1, MINUTE]), ticks=st.booleans())
+    @rule(duration=st.sampled_from([0, 1, 4, 5, 20, MINUTE - 1, MINUTE, IDLE]), ticks=st.booleans())
     def time_passes(self, duration: int, ticks: bool) -> None:
         self.now += duration
         if not ticks:
@@ -343,15 +368,21 @@ class DriverMachine(RuleBasedStateMachine):
         while model.waiting and self.now - model.waiting[0].since >= model.timeout:
             model.counts["timed_out"] += 1
             model.resolve(model.waiting[0], model.timeout_verdict, "time-out", Tier.PYTHON, self.now)
-        while model.ended and self.now - (model.ended[0].ended or 0) >= MINUTE:
-            model.forget_ended()
+        model.clean(self.now)
         self.check(self.driver.tick(self.now))
         deadline = self.driver.deadline()
         assert deadline is None or deadline > self.now
 
+    @rule()
+    def ended_are_cleaned(self) -> None:
+        self.model.clean(self.now)
+        self.driver.clean_ended(self.now)
+        assert self.model.did == []
+
     @rule(verdict=answers)
-    @precondition(lambda self: self.tokens > 8)
-    def rundown(self, verdict: Verdict) -> None:
+    @precondition(lambda self: self.tokens % 8 == 5)  # now and then, so that something waits
+    def shutdown(self, verdict: Verdict) -> None:
+        """In the middle: what comes behind it is held again, as by the next owner."""
         while self.model.waiting:
             self.model.resolve(self.model.waiting[0], verdict, "shutdown", Tier.PYTHON, self.now)
         self.check(self.driver.rundown(verdict, self.now))
@@ -411,9 +442,26 @@ class DriverMachine(RuleBasedStateMachine):
         assert [(flow, connection.id) for flow, connection in self.driver.flows()] == still_open
 
     @invariant()
+    def every_connection_is_in_its_state(self) -> None:
+        for flow in (b"a", b"b", b"c", b"d"):
+            known = self.model.find(flow)
+            waits = any(one.of is known for one in self.model.waiting)
+            if known is None:
+                expected = State.UNKNOWN
+            elif known.ended is not None:
+                expected = State.ENDED
+            elif known.verdict in PERMANENT:
+                expected = State.DECIDED
+            else:
+                expected = State.ASKED if waits else State.UNDECIDED
+            assert self.driver.state(flow) is expected
+            assert waits == (expected is State.ASKED)
+
+    @invariant()
     def the_deadline_is_right(self) -> None:
         times = [packet.since + self.model.timeout for packet in self.model.waiting]
         times += [(known.ended or 0) + MINUTE for known in self.model.ended]
+        times += [one.used + IDLE for one in self.model.known if one.cookie == 0 and one.ended is None]
         assert self.driver.deadline() == min(times, default=None)
 
 

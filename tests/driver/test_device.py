@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidewaiter.driver import device as module
-from tidewaiter.driver.core import KEEP_ENDED, Action, Driver, Release, Remember, Renew
+from tidewaiter.driver.connections import KEEP_ENDED
+from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
 from tidewaiter.driver.device import Device
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol

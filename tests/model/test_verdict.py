@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 
 # number, word, permanent, passes, rejects
@@ -41,6 +42,14 @@ def test_the_table_is_whole() -> None:
 def test_what_goes_on_is_not_refused(verdict: Verdict) -> None:
     assert not (verdict.passes and verdict.rejects)
     assert verdict.decided or not (verdict.passes or verdict.rejects or verdict.permanent)
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_what_cannot_be_known_is_blocked_going_out_and_dropped_coming_in(verdict: Verdict) -> None:
+    """portmaster-kext sections 2.2 and 2.3."""
+    unknowable = verdict in (Verdict.UNDETERMINABLE, Verdict.FAILED)
+    assert verdict.rejects_for(Direction.OUT) == (verdict.rejects or unknowable)
+    assert verdict.rejects_for(Direction.IN) == verdict.rejects_for(Direction.FORWARD) == verdict.rejects
 
 
 def test_there_is_no_twelfth_verdict() -> None:

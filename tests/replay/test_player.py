@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from captures import pcap
 from strategies import hostile_packets
-from tidewaiter.driver.core import ENDED_CAPACITY, SECOND, Asked, Decided, Ended, Established
+from tidewaiter.driver.connections import ENDED_CAPACITY
+from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Established
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Direction, Protocol, parse_endpoint
 from tidewaiter.model.packet import TcpFlag, build_ip, build_tcp, build_udp

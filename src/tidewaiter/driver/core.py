@@ -2,25 +2,30 @@
 
 No input, no output, no clock: every method takes ``now`` (nanoseconds of a clock that never goes back) and
 returns the actions that the host has to carry out, in order. A *flow* is any bytes that name a connection
-for the host; the driver only compares them.
+for the host; the driver only compares them. What it does for each event stands in states.py, as a table.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from tidewaiter.driver import connections
+from tidewaiter.driver.connections import ConnectionCache
 from tidewaiter.driver.packets import CAPACITY, HeldPacket, PacketCache
+from tidewaiter.driver.states import STEPS, Happening, State, Step
+from tidewaiter.driver.statistics import Statistics
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.verdict import Verdict
 
 SECOND = 1_000_000_000
-KEEP_ENDED = 60 * SECOND
-"""How long an ended connection stays known (portmaster-kext: CleanEndedConnections)."""
 
-ENDED_CAPACITY = 4096
-"""How many ended connections are kept; with more of them in a minute, the oldest go sooner."""
+# Before Python 3.12 a member costs 100 ns by way of its enum, and every held packet comes by here.
+_UNKNOWN, _UNDECIDED, _ASKED, _DECIDED, _ENDED = State
+_PACKET, _NEWER_QUESTION = Happening.PACKET, Happening.NEWER_QUESTION
+_VERDICT, _ONCE, _NO_VERDICT = Happening.VERDICT, Happening.VERDICT_ONCE, Happening.NO_VERDICT
+_ON_PACKET = Happening.VERDICT_ON_PACKET
+_BEGIN, _REOPEN, _LEARN = Step.BEGIN, Step.REOPEN, Step.LEARN
+_RELEASE, _RELEASE_ALL = Step.RELEASE, Step.RELEASE_ALL
 
 
 class Remember(NamedTuple):
@@ -89,25 +94,6 @@ class Ended(NamedTuple):
 Event = Asked | Decided | Established | Ended
 
 
-@dataclass(slots=True)
-class Statistics:
-    """What has happened so far. Everything that was not done as asked has a number here.
-
-    Of the packets that were ``held``, some still wait; each of the others was ``released`` or ``refused`` by
-    a verdict, ``gave_way`` to a newer one, or was ``abandoned``: its connection ended or was forgotten.
-    """
-
-    held: int = 0
-    released: int = 0
-    refused: int = 0
-    gave_way: int = 0
-    abandoned: int = 0
-    timed_out: int = 0
-    unknown_ids: int = 0
-    events_dropped: int = 0
-    connections_forgotten: int = 0
-
-
 class Driver:
     """The connection cache, the packet cache and the event queue of one host.
 
@@ -121,23 +107,19 @@ class Driver:
         packets: int = CAPACITY,
         timeout: int = 30 * SECOND,
         timeout_verdict: Verdict = Verdict.PERMANENT_BLOCK,
-        connections: int = 65536,
+        connections: int = connections.CAPACITY,
         events: int = 65536,
     ) -> None:
         """Raises ValueError for a capacity below 1 and for a time-out that decides nothing."""
         if not timeout_verdict.decided:
             raise ValueError("the verdict of a time-out must decide something")
-        if connections < 1:
-            raise ValueError(f"a connection cache knows at least one connection, not {connections}")
         self.timeout, self.timeout_verdict = timeout, timeout_verdict
         self.statistics = Statistics()
         self.packets = PacketCache(packets)
-        self._connections: OrderedDict[bytes, Connection] = OrderedDict()
-        self._capacity = connections
+        self._waiting = self.packets.by_flow
+        self._connections = ConnectionCache(connections)
         self._event_capacity = events
         self._events: list[Event] = []
-        self._ended: deque[tuple[int, bytes, Connection]] = deque()
-        self._next_id = 1
 
     # --- what the host tells -------------------------------------------------------------------
 
@@ -150,85 +132,75 @@ class Driver:
         once: it was held before the kernel knew, or the kernel has forgotten.
         """
         self.statistics.held += 1
-        known = self._open(flow, connection.cookie)
-        actions: list[Action] = []
-        if known is None:
-            actions = self._know(flow, connection, now)
-        elif (
-            known.verdict.permanent
-            and known.remembers
-            and (connection.verdict.decided or connection.epoch == known.epoch)
-        ):
-            return [Remember(flow, known, known.verdict), self._release(token, payload, known.verdict)]
-        else:
-            known.epoch = connection.epoch
-            connection = known
-        if connection.verdict.permanent and (known is None or known.remembers):  # the policy has changed
-            connection.verdict = Verdict.UNDECIDED
+        state, it = self._look(flow, connection)
+        newer = connection.epoch != it.epoch and not connection.verdict.decided
+        steps = STEPS[state][_NEWER_QUESTION if newer else _PACKET]
+        if flow in self._connections.used:
+            self._connections.use(flow, now)
+        if _RELEASE in steps:
+            return [Remember(flow, it, it.verdict), self._release(it, token, payload, it.verdict)]
+        first = _BEGIN in steps
+        actions = self._begin(flow, it, now) if first else []
+        it.epoch = connection.epoch
+        if _REOPEN in steps:
+            it.verdict = Verdict.UNDECIDED
         held, evicted = self.packets.add(flow, token, payload, now)
-        self._tell(Asked(connection, held.id, known is None, self.packets.waiting(flow)))
+        self._tell(Asked(it, held.id, first, len(self._waiting[flow])))
         if evicted is not None:
             self.statistics.gave_way += 1
             actions.append(Release(evicted.token, passes=False, reject=None))
         return actions
 
     def decided(self, flow: bytes, connection: Connection, now: int, held: int = 0) -> list[Action]:
-        """A connection was decided without being held here: by the kernel, or by the host on sight, after its first
-        packet had waited ``held`` nanoseconds. One that was refused at connect has no flow: ``b""``.
+        """The kernel has decided it, or the host on sight, after its first packet had waited ``held`` nanoseconds.
+        One that was refused at connect has no flow: ``b""``.
 
         For a known connection the policy has changed; packets held for it get a permanent verdict too.
         """
-        known = self._open(flow, connection.cookie)
-        if known is not None:
-            known.verdict, known.rule, known.tier = connection.verdict, connection.rule, connection.tier
-            known.decided, known.epoch = now, connection.epoch
-            self._tell(Decided(known, 0, first=False))
-            if not known.verdict.permanent:
-                return []
-            return [
-                self._release(packet.token, packet.payload, known.verdict)
-                for packet in self.packets.take_flow(flow)
-            ]
-        connection.decided = now
-        if flow:
-            actions = self._know(flow, connection, now)
-            self._tell(Decided(connection, held, first=True))
-            return actions
-        connection.id = self._number()
-        connection.opened = connection.opened or now
-        self._tell(Decided(connection, 0, first=True))
-        connection.ended = now
-        self._tell(Ended(connection))
-        return []
+        if not flow:
+            return self._refused(connection, now)
+        state, it = self._look(flow, connection)
+        steps = STEPS[state][
+            Happening.KERNEL_DECIDES if connection.decided_for_good else Happening.KERNEL_ASKS
+        ]
+        first = _BEGIN in steps
+        actions = self._begin(flow, it, now) if first else []
+        it.verdict, it.rule, it.tier = connection.verdict, connection.rule, connection.tier
+        it.decided, it.epoch = now, connection.epoch
+        if _RELEASE_ALL in steps:
+            going = self.packets.take_flow(flow)
+            actions += [self._release(it, one.token, one.payload, it.verdict) for one in going]
+        self._tell(Decided(it, held if first else 0, first))
+        return actions
 
     def established(self, flow: bytes, now: int) -> None:
         """The other end has answered."""
-        connection = self._open(flow)
-        if connection is not None and not connection.established:
-            connection.established = now
-            self._tell(Established(connection))
+        if Step.TELL_ESTABLISHED in STEPS[self.state(flow)][Happening.ESTABLISHED]:
+            connection = self._connections[flow]
+            if not connection.established:
+                connection.established = now
+                self._tell(Established(connection))
 
     def counted(self, flow: bytes, sent: int, received: int) -> Connection | None:
         """Totals so far, payload bytes. Returns the connection if it is known and has moved."""
-        connection = self._open(flow)
-        if connection is None or (connection.sent, connection.received) == (sent, received):
+        connection, totals = self._connections.get(flow), (sent, received)
+        if connection is None or connection.ended or (connection.sent, connection.received) == totals:
             return None
-        connection.sent, connection.received = sent, received
+        connection.sent, connection.received = totals
         return connection
 
     def ended(self, flow: bytes, sent: int, received: int, now: int) -> list[Action]:
         """The connection is over, with its totals. What is still held of it is thrown away."""
-        connection = self._open(flow)
-        if connection is None:
+        steps = STEPS[self.state(flow)][Happening.CLOSED]
+        if Step.TELL_ENDED not in steps:
             return []
+        connection = self._connections[flow]
         # a connection that was open before us ends without totals: what was counted last holds
         connection.sent, connection.received = max(connection.sent, sent), max(connection.received, received)
-        connection.ended = now
-        self._ended.append((now + KEEP_ENDED, flow, connection))
-        if len(self._ended) > ENDED_CAPACITY:
-            self._forget_ended()
+        for older in self._connections.end(flow, now):
+            self._forget(older, Happening.AGED)
         self._tell(Ended(connection))
-        return self._abandon(flow)
+        return self._abandon(flow) if Step.ABANDON in steps else []
 
     # --- what the owner says -------------------------------------------------------------------
 
@@ -244,10 +216,6 @@ class Driver:
         if packet is None:
             self.statistics.unknown_ids += 1
             return []
-        if not verdict.decided:
-            return []
-        if rule is None:  # the rule that said to ask
-            rule = self._connections[packet.flow].rule
         return self._decide(packet, verdict, now, rule, tier)
 
     def update(self, flow: bytes, verdict: Verdict, now: int) -> list[Action]:
@@ -256,15 +224,18 @@ class Driver:
         One that is not permanent forgets what held before: the next packet is asked about. What is held goes by a
         permanent verdict.
         """
-        connection = self._open(flow)
-        if connection is None:
-            return []
+        known = self._connections.get(flow)
+        lasts = verdict.permanent and known is not None and known.remembers
+        steps = STEPS[self.state(flow)][Happening.UPDATE if lasts else Happening.UPDATE_ONCE]
         waits = self.packets.first(flow)
-        if waits is not None and verdict.permanent:
+        if Step.RELEASE_ALL in steps and waits is not None:
             return self.verdict(waits, verdict, now, rule="")
-        connection.rule, connection.tier = "", Tier.PYTHON
-        connection.verdict, connection.decided = verdict if verdict.permanent else Verdict.UNDECIDED, now
-        if verdict.permanent:
+        if Step.RENEW not in steps:
+            return []
+        connection = self._connections[flow]
+        connection.rule, connection.tier, connection.decided = "", Tier.PYTHON, now
+        connection.verdict = Verdict.UNDECIDED if Step.REOPEN in steps else verdict
+        if Step.TELL_DECIDED in steps:
             self._tell(Decided(connection, 0, first=False))
         return [Renew(flow, connection, verdict)]
 
@@ -280,9 +251,7 @@ class Driver:
     def deadline(self) -> int | None:
         """When `tick` has something to do next, in nanoseconds; None for never."""
         oldest = self.packets.oldest()
-        times = [oldest.since + self.timeout] if oldest else []
-        if self._ended:
-            times.append(self._ended[0][0])
+        times = [*self._connections.deadlines(), *([oldest.since + self.timeout] if oldest else ())]
         return min(times, default=None)
 
     def rundown(self, verdict: Verdict, now: int) -> list[Action]:
@@ -293,9 +262,14 @@ class Driver:
         return actions
 
     def clean_ended(self, now: int) -> None:
-        """Forgets what ended more than a minute ago, as `tick` does in time."""
-        while self._ended and self._ended[0][0] <= now:
-            self._forget_ended()
+        """Forgets what ended more than a minute ago; ends what has no socket that could end, and was idle for ten."""
+        for flow in self._connections.take_aged(now):
+            self._forget(flow, Happening.AGED)
+        for flow in self._connections.idle(now):
+            if self.state(flow) is _ASKED:
+                self._connections.use(flow, now)
+            else:
+                self.ended(flow, 0, 0, now)
 
     # --- what may be asked ---------------------------------------------------------------------
 
@@ -304,76 +278,99 @@ class Driver:
         events, self._events = self._events, []
         return events
 
+    def state(self, flow: bytes) -> State:
+        """Where the connection of a flow is (states.py)."""
+        known = self._connections.get(flow)
+        return State.UNKNOWN if known is None else self._look(flow, known)[0]
+
     def find(self, flow: bytes) -> Connection | None:
         """The connection of a flow, if it is known."""
         return self._connections.get(flow)
 
     def flows(self) -> list[tuple[bytes, Connection]]:
         """Every connection that has not ended, oldest first."""
-        return [(flow, connection) for flow, connection in self._connections.items() if not connection.ended]
+        return list(self._connections.open())
+
+    def payload(self, number: int) -> bytes | None:
+        """The packet that is held under an id, whole, until it is decided (GetPayload of the old C driver)."""
+        return self.packets.payload(number)
 
     def describe_memory(self) -> list[str]:
         """How full each store is, a line each."""
-        ended = sum(1 for connection in self._connections.values() if connection.ended)
         return [
-            f"packets: {len(self.packets)} of {self.packets.capacity} held, "
-            f"{self.packets.total_bytes} bytes, {self.packets.most} at the most",
-            f"connections: {len(self._connections) - ended} open and {ended} ended of {self._capacity}",
+            f"packets: {self.packets.describe()}",
+            f"connections: {self._connections.describe()}",
             f"events: {len(self._events)} of {self._event_capacity}",
         ]
 
     # --- within --------------------------------------------------------------------------------
 
-    def _decide(self, packet: HeldPacket, verdict: Verdict, now: int, rule: str, tier: Tier) -> list[Action]:
-        connection = self._connections[packet.flow]  # there, since what is forgotten leaves no packet behind
-        if not connection.remembers:
-            self._tell_of_packet(connection, verdict, rule, tier, now - packet.since)
-        if not verdict.permanent or not connection.remembers:
-            self.packets.take(packet.id)
-            release = self._release(packet.token, packet.payload, verdict)
-            return [Remember(packet.flow, connection, verdict), release]
-        held = self.packets.take_flow(packet.flow)
-        releases = [self._release(one.token, one.payload, verdict) for one in held]
-        connection.verdict, connection.rule, connection.tier, connection.decided = verdict, rule, tier, now
-        self._tell(Decided(connection, now - held[0].since, first=False))
-        return [Remember(packet.flow, connection, verdict), *releases]
+    def _decide(
+        self, it: HeldPacket, verdict: Verdict, now: int, rule: str | None, tier: Tier
+    ) -> list[Action]:
+        """``rule``: None for the one that said to ask."""
+        flow = it.flow
+        connection = self._connections[flow]  # there, since what is forgotten leaves no packet behind
+        given = (_VERDICT if verdict.permanent else _ONCE) if connection.remembers else _ON_PACKET
+        steps = STEPS[_ASKED][given if verdict.decided else _NO_VERDICT]
+        if not steps:
+            return []
+        if _RELEASE_ALL in steps:
+            going = self.packets.take_flow(flow)
+        else:
+            going = [it]
+            self.packets.take(it.id)
+        if _LEARN in steps:
+            last = connection.verdict, connection.rule
+            connection.verdict, connection.tier, connection.decided = verdict, tier, now
+            connection.rule = connection.rule if rule is None else rule
+            if given is _VERDICT or last != (connection.verdict, connection.rule):
+                self._tell(Decided(connection, now - going[0].since, first=False))
+        actions: list[Action] = [Remember(flow, connection, verdict)]
+        for one in going:
+            actions.append(self._release(connection, one.token, one.payload, verdict))  # noqa: PERF401 - quicker
+        return actions
 
-    def _tell_of_packet(
-        self, connection: Connection, verdict: Verdict, rule: str, tier: Tier, held: int
-    ) -> None:
-        """Of packets that are decided one by one, the first is told of, and each that fares otherwise than the last."""
-        last = connection.verdict, connection.rule
-        connection.verdict, connection.rule, connection.tier = verdict, rule, tier
-        if last != (verdict, rule):
-            self._tell(Decided(connection, held, first=False))
+    def _refused(self, connection: Connection, now: int) -> list[Action]:
+        """At connect: it never had two ends, and so no flow. It is known nowhere, and over as it is told."""
+        connection.id, connection.opened = self._connections.number(), connection.opened or now
+        connection.decided = connection.ended = now
+        self._tell(Decided(connection, 0, first=True))
+        self._tell(Ended(connection))
+        return []
 
-    def _release(self, token: object, payload: bytes, verdict: Verdict) -> Release:
+    def _release(self, of: Connection, token: object, payload: bytes, verdict: Verdict) -> Release:
         if verdict.passes:
             self.statistics.released += 1
             return Release(token, passes=True, reject=None)
         self.statistics.refused += 1
-        return Release(token, passes=False, reject=payload if verdict.rejects else None)
+        return Release(token, passes=False, reject=payload if verdict.rejects_for(of.direction) else None)
 
-    def _open(self, flow: bytes, cookie: int | None = None) -> Connection | None:
-        """The connection of a flow that has not ended, if it is known, and is this one."""
-        connection = self._connections.get(flow)
-        if connection is None or connection.ended or cookie not in (None, connection.cookie):
-            return None
-        return connection
+    def _look(self, flow: bytes, told: Connection) -> tuple[State, Connection]:
+        """The state of the connection that the host tells of, and itself: as it is known, or as it was told."""
+        known = self._connections.get(flow)
+        if known is None or known.cookie != told.cookie:  # or its flow was another's
+            return _UNKNOWN, told
+        if known.ended:
+            return _ENDED, told
+        if known.verdict.permanent and known.remembers:
+            return _DECIDED, known
+        return _ASKED if flow in self._waiting else _UNDECIDED, known
 
-    def _know(self, flow: bytes, connection: Connection, now: int) -> list[Action]:
+    def _begin(self, flow: bytes, connection: Connection, now: int) -> list[Action]:
         """Takes up a new connection. Another one on its flow is over, though nobody said so."""
-        actions: list[Action] = []
-        if flow in self._connections:
-            actions += self.ended(flow, 0, 0, now)
-            del self._connections[flow]
-        connection.id = self._number()
-        connection.opened = connection.opened or now
-        self._connections[flow] = connection
-        if len(self._connections) > self._capacity:
-            forgotten, _ = self._connections.popitem(last=False)
+        actions = self.ended(flow, 0, 0, now) if flow in self._connections else []
+        connection.id, connection.opened = self._connections.number(), connection.opened or now
+        oldest = self._connections.add(flow, connection, now)
+        if oldest is not None:
             self.statistics.connections_forgotten += 1
-            actions += self._abandon(forgotten)
+            actions += self._forget(oldest, Happening.EVICTED)
+        return actions
+
+    def _forget(self, flow: bytes, why: Happening) -> list[Action]:
+        steps = STEPS[self.state(flow)][why]
+        actions = self._abandon(flow) if Step.ABANDON in steps else []
+        self._connections.remove(flow)
         return actions
 
     def _abandon(self, flow: bytes) -> list[Action]:
@@ -381,17 +378,8 @@ class Driver:
         self.statistics.abandoned += len(packets)
         return [Release(packet.token, passes=False, reject=None) for packet in packets]
 
-    def _forget_ended(self) -> None:
-        _, flow, connection = self._ended.popleft()
-        if self._connections.get(flow) is connection:
-            del self._connections[flow]
-
-    def _number(self) -> int:
-        self._next_id += 1
-        return self._next_id - 1
-
     def _tell(self, event: Event) -> None:
-        if len(self._events) >= self._event_capacity:
+        if len(self._events) < self._event_capacity:
+            self._events.append(event)
+        else:
             self.statistics.events_dropped += 1
-            return
-        self._events.append(event)

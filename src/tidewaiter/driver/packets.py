@@ -32,7 +32,8 @@ class PacketCache:
         self.capacity = capacity
         self._next = 1
         self._packets: OrderedDict[int, HeldPacket] = OrderedDict()
-        self._flows: dict[bytes, list[int]] = {}
+        self.by_flow: dict[bytes, list[int]] = {}
+        """The ids of the packets of each flow, oldest first; to be read only."""
         self.most = 0
         """How many have waited at once, at the most."""
 
@@ -48,14 +49,14 @@ class PacketCache:
         packet = HeldPacket(self._next, flow, token, payload, now)
         self._next += 1
         self._packets[packet.id] = packet
-        self._flows.setdefault(flow, []).append(packet.id)
+        self.by_flow.setdefault(flow, []).append(packet.id)
         self.most = max(self.most, len(self._packets))
         return packet, evicted
 
-    @property
-    def total_bytes(self) -> int:
-        """How many bytes the packets that wait have together."""
-        return sum(len(packet.payload) for packet in self._packets.values())
+    def describe(self) -> str:
+        """How full it is."""
+        size = sum(len(packet.payload) for packet in self._packets.values())
+        return f"{len(self)} of {self.capacity} held, {size} bytes, {self.most} at the most"
 
     @property
     def newest(self) -> int:
@@ -68,29 +69,34 @@ class PacketCache:
 
     def first(self, flow: bytes) -> int | None:
         """The id of the packet of a flow that has waited longest."""
-        return next(iter(self._flows.get(flow, ())), None)
+        return next(iter(self.by_flow.get(flow, ())), None)
 
     def waiting(self, flow: bytes) -> int:
         """How many packets of a flow wait."""
-        return len(self._flows.get(flow, ()))
+        return len(self.by_flow.get(flow, ()))
 
     def get(self, number: int) -> HeldPacket | None:
         """A held packet, which stays held."""
         return self._packets.get(number)
 
+    def payload(self, number: int) -> bytes | None:
+        """The bytes of a held packet, which stays held; None if none is held under this id."""
+        packet = self._packets.get(number)
+        return None if packet is None else packet.payload
+
     def take(self, number: int) -> HeldPacket | None:
         """A held packet, which is no longer held."""
         packet = self._packets.pop(number, None)
         if packet is not None:
-            numbers = self._flows[packet.flow]
+            numbers = self.by_flow[packet.flow]
             numbers.remove(number)
             if not numbers:
-                del self._flows[packet.flow]
+                del self.by_flow[packet.flow]
         return packet
 
     def take_flow(self, flow: bytes) -> list[HeldPacket]:
         """All packets of a flow, in the order in which they came; they are no longer held."""
-        return [self._packets.pop(number) for number in self._flows.pop(flow, ())]
+        return [self._packets.pop(number) for number in self.by_flow.pop(flow, ())]
 
     def oldest(self) -> HeldPacket | None:
         """The packet that has waited longest."""

@@ -144,7 +144,8 @@ class Machine:
             for packet, hook, flow, payload in batch:
                 self.busy = True
                 if flow in self._sighted:  # behind one that has just been answered
-                    verdict = self._sighted[flow].connection.verdict
+                    connection = self._sighted[flow].connection
+                    verdict = connection.verdict
                 else:
                     data, since = self._held.pop(flow, (None, now))
                     if data is None or flow in self._records:
@@ -162,7 +163,7 @@ class Machine:
                     self._verdicts.write(data, connection, verdict, self._rule_numbers)
                     self._sighted[flow] = _Sighted(data, connection, since)
                 answers.append((packet, NF_ACCEPT if verdict.passes else NF_DROP))
-                if verdict.rejects:
+                if verdict.rejects_for(connection.direction):
                     self._refused.append((number, payload))
             if answers:
                 self._queues[number].answer(answers)

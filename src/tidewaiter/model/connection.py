@@ -44,6 +44,11 @@ class Connection:
     epoch: int = 0
 
     @property
+    def decided_for_good(self) -> bool:
+        """Whether its verdict holds for later packets."""
+        return self.verdict.permanent and self.remembers
+
+    @property
     def remembers(self) -> bool:
         """Whether a permanent verdict holds for later packets too: not where each packet is decided by itself."""
         return self.key.protocol in HAVE_CONNECTIONS

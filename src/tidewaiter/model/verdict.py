@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from tidewaiter.model.key import Direction
+
 
 class Verdict(IntEnum):
     """What happens to a connection, or to one packet of it.
@@ -45,6 +47,14 @@ class Verdict(IntEnum):
         """Whether the program is told at once that it was refused."""
         return self in _REJECTING
 
+    def rejects_for(self, direction: Direction) -> bool:
+        """The same for a held packet of a connection that began in this direction.
+
+        Undeterminable and Failed block a connection that goes out, where it is authorised (portmaster-kext section
+        2.2), and drop what comes in, at the packet layer (2.3).
+        """
+        return self in _REJECTING or (direction == Direction.OUT and self in _UNKNOWABLE)
+
     @property
     def redirects(self) -> bool:
         """Whether a packet under this verdict goes to a port of this host instead."""
@@ -53,7 +63,7 @@ class Verdict(IntEnum):
     @property
     def decided(self) -> bool:
         """Whether this is an answer at all."""
-        return self is not Verdict.UNDECIDED
+        return self != 0
 
     @property
     def word(self) -> str:
@@ -64,6 +74,7 @@ class Verdict(IntEnum):
 _REDIRECTS = frozenset({Verdict.REDIRECT_NAME_SERVER, Verdict.REDIRECT_TUNNEL, Verdict.REDIRECT_SPLIT_TUNNEL})
 _PASSING = frozenset({Verdict.ACCEPT, Verdict.PERMANENT_ACCEPT}) | _REDIRECTS
 _REJECTING = frozenset({Verdict.BLOCK, Verdict.PERMANENT_BLOCK})
+_UNKNOWABLE = frozenset({Verdict.UNDETERMINABLE, Verdict.FAILED})
 _PERMANENT = (
     frozenset(
         {

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidewaiter.driver.core import ENDED_CAPACITY, SECOND, Asked, Driver, Event
+from tidewaiter.driver.connections import ENDED_CAPACITY
+from tidewaiter.driver.core import SECOND, Asked, Driver, Event
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Address, ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import MalformedPacket, Packet, TcpFlag, parse_packet
