@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tidewaiter.policy.document import Policy, PolicyError
     from tidewaiter.service.engine import Counted
     from tidewaiter.service.firewall import Firewall, HeldConnection
+    from tidewaiter.service.local_device import Device
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "ConnectionKey",
     "Counted",
     "Decided",
+    "Device",
     "Direction",
     "Ended",
     "Established",
@@ -60,6 +62,7 @@ _HOMES = {
     "tidewaiter.policy.document": ("Policy", "PolicyError"),
     "tidewaiter.service.engine": ("Counted",),
     "tidewaiter.service.firewall": ("Firewall", "HeldConnection"),
+    "tidewaiter.service.local_device": ("Device",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,8 +1,7 @@
 """The device as a Unix socket: one owner at a time decides for this driver, in any language (docs/reference/wire.md).
 
 The socket carries infos one way and commands the other, and nothing else. A thread of its own reads and writes; what a
-command means is carried out in the engine's thread. While there is no owner, what would have to be asked is dropped, or
-let through if the user chose ``fail = open``, packet by packet: the next owner is asked about the next one.
+command means is carried out in the engine's thread (owned.py).
 """
 
 from __future__ import annotations
@@ -15,24 +14,15 @@ import selectors
 import socket
 import struct
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidewaiter.driver.core import Action, Asked, Ended, Event
-from tidewaiter.driver.device import Device
 from tidewaiter.host import state
 from tidewaiter.host.wake import Wake
-from tidewaiter.kernel.libbpf import KernelError
-from tidewaiter.model.connection import Connection
-from tidewaiter.model.key import Direction
-from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer
-from tidewaiter.protocol.command import ClearCache, Command, CommandDecoder, GetBandwidthStats, Shutdown
+from tidewaiter.protocol.command import Command, CommandDecoder, Shutdown
 from tidewaiter.protocol.errors import CommandError, RemoteProtocolError
-from tidewaiter.protocol.info import Severity
-from tidewaiter.service.engine import Counted, Engine, Listener, Settings
+from tidewaiter.service.engine import Listener, Settings
+from tidewaiter.service.owned import OwnedDriver
 
 log = logging.getLogger("tidewaiter")
 
@@ -40,8 +30,6 @@ _CREDENTIALS = struct.Struct("3i")
 _CHUNK = 1 << 16
 _SO_PEERGROUPS = 59  # <asm-generic/socket.h>
 _GROUPS = 1024  # bytes: the most that getsockopt() of Python takes
-_ASK = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
-"""The owner is the policy."""
 
 
 class DeviceError(Exception):
@@ -90,13 +78,10 @@ class DeviceServer:
         listener: Listener | None = None,
     ) -> None:
         """``listener`` hears of everything besides the owner, in the engine's thread."""
-        self._told = listener
         self._path, self._access = path, access or Access()
-        self._fail_open = settings.fail_open
-        self.engine = Engine(_ASK, settings, decide=self._decide, listener=self._hear, ended=self._wake_up)
-        self.device = Device(self.engine.driver)
+        self._driver = OwnedDriver(settings, self._wake_up, listener)
+        self.engine, self.device = self._driver.engine, self._driver.device
         self._owner: socket.socket | None = None
-        self._owner_pid = 0
         self._decoder = CommandDecoder()
         self._stopping = False
         self.failure: BaseException | None = None
@@ -129,28 +114,6 @@ class DeviceServer:
         self._send()  # what the rundown has told
         self._close()
         return failures
-
-    # --- in the engine's thread ----------------------------------------------------------------
-
-    def _decide(self, connection: Connection) -> Verdict | None:
-        """The owner's own traffic is never held; without an owner nobody can answer."""
-        if self._owner is None:
-            return Verdict.ACCEPT if self._fail_open else Verdict.DROP
-        return Verdict.PERMANENT_ACCEPT if connection.process.pid == self._owner_pid else None
-
-    def _hear(self, event: Event | Counted) -> None:
-        if self._told is not None:
-            self._told(event)
-        if isinstance(event, Asked | Ended):
-            self.device.tell(event)
-            self._wake_up()
-
-    def _carry_out(self, command: Command) -> list[Action]:
-        if isinstance(command, GetBandwidthStats):
-            self.engine.machine.count()
-        actions = self.device.command(command, time.monotonic_ns())
-        self._wake_up()
-        return actions
 
     def _wake_up(self) -> None:
         self._wake.set()
@@ -186,13 +149,16 @@ class DeviceServer:
         pid, uid, gid = _CREDENTIALS.unpack(
             peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        if self._owner is not None or not self._access.allows(uid, {gid, *_groups_of(peer)}):
+        try:
+            if not self._access.allows(uid, {gid, *_groups_of(peer)}):
+                raise PermissionError
+            self._driver.take(pid)
+        except OSError:  # there is one already
             peer.close()
             return
         peer.setblocking(False)
         self._decoder = CommandDecoder()
-        self.device.forget_reader()
-        self._owner_pid, self._owner = pid, peer
+        self._owner = peer
         self._selector.register(peer, selectors.EVENT_READ)
 
     def _receive(self) -> None:
@@ -226,27 +192,15 @@ class DeviceServer:
     def _obey(self, command: Command) -> None:
         if isinstance(command, Shutdown):
             self._stopping = True
-        elif isinstance(command, ClearCache):
-            try:
-                self.engine.load(_ASK)  # a new epoch: every connection is asked about with its next packet
-            except (KernelError, RuntimeError, TimeoutError) as error:
-                self.device.log(Severity.ERROR, f"The verdicts stay: {error}")
         else:
-            self.engine.command(lambda: self._carry_out(command))
+            self._driver.obey(command)
 
     def _lose_owner(self) -> None:
         assert self._owner is not None
         self._selector.unregister(self._owner)
         self._owner.close()
-        self._owner, self._owner_pid = None, 0
-        self.engine.command(self._let_go)
-
-    def _let_go(self) -> list[Action]:
-        """What was held for an owner that has gone."""
-        verdict = Verdict.ACCEPT if self._fail_open else Verdict.DROP
-        driver, now = self.engine.driver, time.monotonic_ns()
-        self.device.log(Severity.WARNING, "The owner has gone")
-        return [action for number in driver.packets.ids() for action in driver.verdict(number, verdict, now)]
+        self._owner = None
+        self._driver.give_up()
 
     def _send(self) -> None:
         """As much as the owner takes; the rest when it takes more."""

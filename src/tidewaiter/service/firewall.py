@@ -68,6 +68,11 @@ class HeldConnection:
         """Who began it."""
         return self.connection.direction
 
+    @property
+    def payload(self) -> bytes | None:
+        """The whole packet that waits, from its IP header on; None when it waits no more."""
+        return self._firewall.engine.driver.payload(self._asked.packet)
+
     async def accept(self) -> None:
         """It goes on, and the kernel handles its packets from now on."""
         self.answer(Verdict.PERMANENT_ACCEPT)

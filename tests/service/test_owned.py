@@ -1,0 +1,58 @@
+"""service/owned.py: who the owner is. What the owner does is tested with each device, on the live kernel."""
+
+from __future__ import annotations
+
+import errno
+from ipaddress import ip_address
+
+import pytest
+
+from tidewaiter.driver.core import Asked
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.key import ConnectionKey, Direction, Protocol
+from tidewaiter.model.packet import build_tcp
+from tidewaiter.model.process import Process
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.service.engine import Settings
+from tidewaiter.service.owned import OwnedDriver
+
+HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+KEY = ConnectionKey(Protocol.TCP, HERE, 4000, THERE, 443)
+
+
+def driver(fail_open: bool = False) -> OwnedDriver:
+    return OwnedDriver(Settings(fail_open=fail_open), lambda: None)
+
+
+def of(pid: int) -> Connection:
+    return Connection(0, KEY, Direction.OUT, Process(pid=pid))
+
+
+def test_there_is_one_owner() -> None:
+    owned = driver()
+    owned.take(7)
+    with pytest.raises(OSError, match="process 7 owns the driver already") as caught:
+        owned.take(8)
+    assert caught.value.errno == errno.EBUSY
+
+
+@pytest.mark.parametrize(("fail_open", "verdict"), [(True, Verdict.ACCEPT), (False, Verdict.DROP)])
+def test_without_an_owner_each_packet_goes_as_fail_says(fail_open: bool, verdict: Verdict) -> None:
+    assert driver(fail_open)._decide(of(1)) is verdict
+
+
+def test_an_owner_is_asked_about_everybody_else() -> None:
+    owned = driver()
+    owned.take(7)
+    assert owned._decide(of(8)) is None
+    assert owned._decide(of(7)) is Verdict.PERMANENT_ACCEPT
+
+
+def test_a_new_owner_begins_at_an_info() -> None:
+    owned = driver()
+    connection = of(8)
+    owned.engine.driver.packet(b"f", connection, None, build_tcp(HERE, THERE, 4000, 443, 2), 1)
+    owned.device.tell(Asked(connection, 1, first=True, waiting=1))
+    assert owned.device.waiting
+    owned.take(7)
+    assert owned.device.waiting == 0
