@@ -16,12 +16,14 @@ import pytest
 from hypothesis import settings
 
 DEMAND = os.environ.get("TIDEWAITER_DEMAND") == "1"
+FUZZ = int(os.environ.get("TIDEWAITER_FUZZ", "1"))  # times as many examples: ./dev fuzz
 CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}  # linux/capability.h; the second holds CAP_BPF
 BPF_PROG_TYPE_CGROUP_SKB = 8  # linux/bpf.h
 
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if DEMAND or "CI" in os.environ else "default")
+settings.register_profile("fuzz", deadline=None, max_examples=100 * FUZZ, print_blob=True)
+settings.load_profile("fuzz" if FUZZ > 1 else "ci" if DEMAND or "CI" in os.environ else "default")
 
 
 def missing_capabilities(status: str) -> list[str]:

@@ -1,7 +1,8 @@
-"""Hypothesis strategies for packets: well made, with what went into them, and hostile."""
+"""Hypothesis strategies for packets: well made, with what went into them, and hostile; and how many examples to try."""
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -10,6 +11,9 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from tidewaiter.model.key import Address, Protocol
+
+FUZZ = int(os.environ.get("TIDEWAITER_FUZZ", "1"))
+"""How many times as many examples as in an ordinary run, for tests that say themselves how many (`./dev fuzz`)."""
 
 ports = st.integers(0, 65535)
 payloads = st.binary(max_size=40)

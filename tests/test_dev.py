@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("run", "test", "setup", "bench", "lint", "help")
+COMMANDS = ("run", "test", "setup", "fuzz", "bench", "lint", "help")
 
 # Stands in for .venv/bin/python and .venv/bin/tidewaiter: notes how it was called. `-c` and `-V` are
 # ./dev looking whether the environment is whole, and are not noted. FAIL names an argument that fails.
 RECORDER = """#!/bin/bash
 case $1 in -c) exit 0 ;; -V) echo Python 3.12.0; exit 0 ;; esac
-echo "${0##*/} $*" >>"$CALLS"
+echo "${TIDEWAITER_FUZZ:+$TIDEWAITER_FUZZ times }${0##*/} $*" >>"$CALLS"
 for argument; do [ "$argument" != "${FAIL:-}" ] || exit 1; done
 """
 
@@ -80,7 +81,7 @@ def calls(checkout: Path) -> list[str]:
 def test_help_lists_every_command(dev: Dev, arguments: tuple[str, ...]) -> None:
     result = dev(*arguments)
     assert result.returncode == 0
-    listed = [line.split()[0] for line in result.stdout.splitlines() if line.startswith("  ")]
+    listed = [line.split()[0] for line in result.stdout.splitlines() if re.match("  [a-z]", line)]
     assert tuple(listed) == COMMANDS
 
 
@@ -160,6 +161,19 @@ def test_arguments_and_status_of_pytest_are_passed_on(dev: Dev, checkout: Path) 
     calls(checkout)
     assert dev("test", "-k", "a b", FAIL="-k").returncode == 1
     assert calls(checkout) == ["python -m pytest -k a b"]
+
+
+def test_fuzz_tries_many_examples(dev: Dev, checkout: Path) -> None:
+    dev("setup")
+    calls(checkout)
+    run = "times python -m pytest -m hypothesis and not live --timeout 0"
+    assert dev("fuzz", "-k", "core").returncode == 0
+    assert calls(checkout) == [f"50 {run} -k core"]
+    assert dev("fuzz", "--minutes", "1", "-x", FAIL="-x").returncode == 1
+    assert calls(checkout) == [f"5 {run} -x"], "it ends with the first failure"
+    refused = dev("fuzz", "--minutes", "soon")
+    assert (refused.returncode, calls(checkout)) == (2, [])
+    assert refused.stderr == "dev: --minutes takes a number of minutes, as in ./dev fuzz --minutes 30.\n"
 
 
 @pytest.mark.parametrize("failing", ["check", "format", "mypy"])

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.cli.wire import wire
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.protocol import command, info
@@ -64,7 +65,7 @@ def test_decode_and_encode_read_files(tmp_path: Path) -> None:
 _FRAMES = st.lists(st.tuples(st.integers(0, 8), st.binary(max_size=80)), max_size=4)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50 * FUZZ, deadline=None)
 @given(_FRAMES.map(lambda all_: b"".join(HEADER.pack(number, len(data)) + data for number, data in all_)))
 def test_infos_come_back_whatever_they_hold(raw: bytes) -> None:
     decoded = run("decode", "info", data=raw)

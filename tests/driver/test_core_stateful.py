@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from strategies import FUZZ
 from tidewaiter.driver import connections as cache
 from tidewaiter.driver.core import (
     Action,
@@ -520,5 +521,5 @@ def _shown_of(connection: Connection) -> Told:
     )
 
 
-DriverMachine.TestCase.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
+DriverMachine.TestCase.settings = settings(max_examples=1000 * FUZZ, stateful_step_count=40, deadline=None)
 test_the_driver_is_its_model = DriverMachine.TestCase

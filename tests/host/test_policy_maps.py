@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from livelab import loaded
 from policy.conftest import cases
+from strategies import FUZZ
 from tidewaiter.host.policy_maps import (
     CAPACITY,
     LOCAL,
@@ -271,7 +272,7 @@ def test_a_network_of_every_address_is_of_one_family(
 
 
 @given(cases())
-@settings(max_examples=60)
+@settings(max_examples=60 * FUZZ)
 def test_maps_and_tables_agree_about_any_connection(kernel: Kernel, case: tuple[Policy, list[Facts]]) -> None:
     policy, connections = case
     tables = compile_tables(policy, CAPACITY)

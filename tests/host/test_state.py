@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.host import state
 from tidewaiter.host.hold import HoldRules, Method
 from tidewaiter.host.processes import read_process
@@ -128,7 +129,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*asdict(SAMPLE)]), JSON) | JSON | st.none())
-@settings(max_examples=200)
+@settings(max_examples=200 * FUZZ)
 def test_a_file_of_any_content_is_loaded_or_refused(content: object) -> None:
     state.RUN.mkdir(exist_ok=True)
     path = state.RUN / "host.json"

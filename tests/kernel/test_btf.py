@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.kernel import objects
 from tidewaiter.kernel.btf import Btf, BtfError, Layout, Member, elf_section
 from tidewaiter.kernel.objects import Mode
@@ -121,7 +122,7 @@ VALUES = st.fixed_dictionaries(
 
 
 @given(VALUES)
-@settings(max_examples=100)
+@settings(max_examples=100 * FUZZ)
 def test_packing_and_unpacking_are_inverse(types: Btf, values: dict[str, object]) -> None:
     layout = types.structure("sample")
     data = layout.pack(values)
@@ -205,7 +206,7 @@ def ignore(action: object) -> None:
 
 
 @given(st.data())
-@settings(max_examples=500)
+@settings(max_examples=500 * FUZZ)
 def test_hostile_types_raise_btf_error_only(built: Path, data: st.DataObject) -> None:
     section = elf_section(built.read_bytes(), ".BTF", "sample")
     changes, cut = data.draw(damage(len(section))), data.draw(st.just(0) | st.integers(0, len(section)))
@@ -213,7 +214,7 @@ def test_hostile_types_raise_btf_error_only(built: Path, data: st.DataObject) ->
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_hostile_objects_raise_btf_error_only(built: Path, data: st.DataObject) -> None:
     whole = built.read_bytes()
     changes, cut = data.draw(damage(len(whole))), data.draw(st.just(0) | st.integers(0, len(whole)))
@@ -221,7 +222,7 @@ def test_hostile_objects_raise_btf_error_only(built: Path, data: st.DataObject) 
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_random_bytes_raise_btf_error_only(data: bytes) -> None:
     ignore(lambda: Btf(data))
     ignore(lambda: Btf(struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(data), 0, len(data)) + data))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from strategies import Made, damaged_packets, packets, random_bytes
+from strategies import FUZZ, Made, damaged_packets, packets, random_bytes
 from tidewaiter.model.key import Protocol
 from tidewaiter.model.packet import MalformedPacket, TcpFlag, build_ip, build_tcp, build_udp, parse_packet
 
@@ -101,20 +101,20 @@ SAMPLES = {
 
 
 @given(packets())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600 * FUZZ, deadline=None)
 def test_same_for_well_made_packets(parse: Parser, made: Made) -> None:
     assert RECORD.unpack(parse(made.data))[0] == 0
     assert_same(parse, made.data)
 
 
 @given(damaged_packets())
-@settings(max_examples=1200, deadline=None)
+@settings(max_examples=1200 * FUZZ, deadline=None)
 def test_same_for_damaged_packets(parse: Parser, data: bytes) -> None:
     assert_same(parse, data)
 
 
 @given(random_bytes())
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000 * FUZZ, deadline=None)
 def test_same_for_random_bytes(parse: Parser, data: bytes) -> None:
     assert_same(parse, data)
 

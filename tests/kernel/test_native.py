@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livelab import loaded
-from strategies import hostile_packets, packets
+from strategies import FUZZ, hostile_packets, packets
 from tidewaiter.host.queue import Held, decode, encode_verdicts
 from tidewaiter.kernel import _native
 from tidewaiter.model.packet import MalformedPacket, parse_packet
@@ -68,13 +68,13 @@ def parsed(data: bytes) -> tuple[object, ...] | None:
 
 
 @given(hostile_packets())
-@settings(max_examples=1000)
+@settings(max_examples=1000 * FUZZ)
 def test_packets_are_parsed_alike(data: bytes) -> None:
     assert parsed(data) == reference(data)
 
 
 @given(packets())
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_a_packet_without_a_fault_is_parsed(made: object) -> None:
     assert parsed(made.data) is not None  # type: ignore[attr-defined]
 
@@ -157,20 +157,20 @@ def assert_received_alike(pair: Pair, sent: list[bytes]) -> None:
 
 
 @given(st.lists(MESSAGES, max_size=9))
-@settings(max_examples=250)
+@settings(max_examples=250 * FUZZ)
 def test_messages_are_received_alike(pair: Pair, sent: list[bytes]) -> None:
     assert_received_alike(pair, sent)
 
 
 @given(whole_messages())
-@settings(max_examples=200)
+@settings(max_examples=200 * FUZZ)
 def test_a_message_cut_anywhere_is_received_alike(pair: Pair, data: bytes) -> None:
     for cut in range(1, min(len(data), 60)):
         assert_received_alike(pair, [data[:cut], data[: -(cut % len(data)) or None]])
 
 
 @given(whole_messages())
-@settings(max_examples=200)
+@settings(max_examples=200 * FUZZ)
 def test_a_whole_message_is_never_lost(pair: Pair, data: bytes) -> None:
     held = decode(data, NAMESPACE)
     assert held is not None
@@ -230,7 +230,7 @@ def test_a_socket_that_is_none_is_an_error() -> None:
 
 
 @given(st.integers(0, 65535), st.lists(st.tuples(u32, st.integers(0, 1)), max_size=3 * BATCH))
-@settings(max_examples=200)
+@settings(max_examples=200 * FUZZ)
 def test_verdicts_are_sent_alike(pair: Pair, queue: int, verdicts: list[tuple[int, int]]) -> None:
     ours, theirs = pair
     _native.answer(ours.fileno(), queue, verdicts)

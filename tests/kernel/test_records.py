@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import Made, packets, pairs_of_addresses, ports
+from strategies import FUZZ, Made, packets, pairs_of_addresses, ports
 from tidewaiter.host.queue import flow_of
 from tidewaiter.kernel import _native, records
 from tidewaiter.kernel.records import Event, EventKind, Flag, Home, Record
@@ -111,7 +111,7 @@ def test_the_model_says_the_same(record: Record) -> None:
 
 
 @given(packets(), st.integers(0, 2**32 - 1), st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_a_packets_flow_is_that_of_its_connection(made: Made, namespace: int, incoming: bool) -> None:
     found = flow_of(made.data, namespace, incoming=incoming)
     if made.later_fragment:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from livelab import loaded
+from strategies import FUZZ
 from tidewaiter.host.machine import RING_BYTES
 from tidewaiter.kernel import _native, ring
 from tidewaiter.kernel.ring import Ring
@@ -143,7 +144,7 @@ STEPS = st.lists(
 
 
 @given(st.integers(0, 2**40).map(lambda number: 8 * number), STEPS)
-@settings(max_examples=150)
+@settings(max_examples=150 * FUZZ)
 def test_the_twins_agree_and_lose_nothing(start: int, steps: list[tuple[str, object, object]]) -> None:
     with fake(start) as one, fake(start) as other:
         sent: list[bytes] = []

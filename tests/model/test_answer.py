@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import hostile_packets, payloads
+from strategies import FUZZ, hostile_packets, payloads
 from tidewaiter.model.answer import Unanswerable, rejection, tcp_reset, unreachable
 from tidewaiter.model.key import Address, Protocol
 from tidewaiter.model.packet import (
@@ -228,7 +228,7 @@ def test_an_answer_is_never_answered(payload: bytes) -> None:
 
 
 @given(hostile_packets())
-@settings(max_examples=500)
+@settings(max_examples=500 * FUZZ)
 def test_hostile_packets_get_a_sound_answer_or_none(data: bytes) -> None:
     try:
         answer = rejection(data)

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strategies import Made, damaged_packets, hostile_packets, packets, pairs_of_addresses, payloads, ports
+from strategies import (
+    FUZZ,
+    Made,
+    damaged_packets,
+    hostile_packets,
+    packets,
+    pairs_of_addresses,
+    payloads,
+    ports,
+)
 from tidewaiter.model.key import Address, Protocol
 from tidewaiter.model.packet import (
     MAX_EXTENSIONS,
@@ -58,7 +67,7 @@ def test_finds_what_went_in(made: Made) -> None:
 
 
 @given(hostile_packets())
-@settings(max_examples=500)
+@settings(max_examples=500 * FUZZ)
 def test_hostile_bytes_give_a_packet_or_one_sentence(data: bytes) -> None:
     try:
         packet = parse_packet(data)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Classifier, Decision, Facts, Policy, PortSpan, Rule
 from tidewaiter.policy.classifier import lowest_bit
@@ -27,7 +28,7 @@ CURL = Facts(
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_it_agrees_with_a_plain_loop(
     policy_cases: st.SearchStrategy[tuple[Policy, list[Facts]]],
     plain_loop: Callable[[Policy, Facts], int],

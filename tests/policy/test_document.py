@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.model.key import Direction
 from tidewaiter.policy.document import MAX_SIZE, Policy, PolicyError
 from tidewaiter.policy.rule import Answer, PortSpan, Rule
@@ -298,7 +299,7 @@ def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_any_change_of_a_policy_is_read_or_refused_in_one_line(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from([FULL, EXAMPLE.replace('"root"', '"anna"')]))
     for _ in range(data.draw(st.integers(1, 3))):

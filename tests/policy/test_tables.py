@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Classifier, Facts, Policy, PortSpan, Rule, RuleAction, compile_tables
 
@@ -19,7 +20,7 @@ FACTS = Facts("/bin/sh", 0, Direction.OUT, 6, ip_address("10.0.0.1"), 40000, ip_
 
 
 @given(st.data())
-@settings(max_examples=200)
+@settings(max_examples=200 * FUZZ)
 def test_they_agree_with_the_classifier(policy_cases: Cases, data: st.DataObject) -> None:
     policy, connections = data.draw(policy_cases)
     classifier, tables = Classifier(policy), compile_tables(policy)
@@ -31,7 +32,7 @@ def test_they_agree_with_the_classifier(policy_cases: Cases, data: st.DataObject
 
 
 @given(st.data())
-@settings(max_examples=100)
+@settings(max_examples=100 * FUZZ)
 def test_what_does_not_fit_is_consulted(policy_cases: Cases, data: st.DataObject) -> None:
     policy, connections = data.draw(policy_cases)
     policy = replace(policy, rules=(NEVER,) * data.draw(st.integers(54, 64)) + policy.rules)
@@ -46,7 +47,7 @@ def test_what_does_not_fit_is_consulted(policy_cases: Cases, data: st.DataObject
 
 
 @given(st.data())
-@settings(max_examples=100)
+@settings(max_examples=100 * FUZZ)
 def test_an_answer_at_connect_holds_for_every_local_address(policy_cases: Cases, data: st.DataObject) -> None:
     policy, connections = data.draw(policy_cases)
     classifier, tables = Classifier(policy), compile_tables(policy)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.protocol.errors import RemoteProtocolError
 from tidewaiter.protocol.info import (
     HEADER,
@@ -72,7 +73,7 @@ def test_every_split_gives_the_same_and_encodes_to_the_same_bytes(raw: bytes, da
     assert b"".join(map(encode, infos)) == raw
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * FUZZ, deadline=None)
 @given(st.binary(max_size=300))
 def test_hostile_bytes_are_read_or_reported(raw: bytes) -> None:
     decoder = InfoDecoder()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from strategies import FUZZ
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.protocol import command, info
 from tidewaiter.protocol.command import CommandType, Update, VerdictCommand
@@ -152,7 +153,7 @@ def test_every_command_type_is_covered() -> None:
 _FRAMES = st.tuples(st.integers(0, 8), st.binary(max_size=130))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300 * FUZZ, deadline=None)
 @given(st.lists(_FRAMES, max_size=4))
 def test_any_framed_bytes_survive_the_way_through_json(frames: list[tuple[int, bytes]]) -> None:
     raw = b"".join(HEADER.pack(number, len(data)) + data for number, data in frames)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captures import block, enhanced, ethernet, interface, pcap, section, simple
+from strategies import FUZZ
 from tidewaiter.model.packet import build_udp
 from tidewaiter.replay.capture import MAX_BLOCK, MAX_PACKET, Capture, CaptureError
 
@@ -223,7 +224,7 @@ def damaged_captures(draw: st.DrawFn) -> bytes:
 
 
 @given(damaged_captures() | st.binary(max_size=200))
-@settings(max_examples=1500)
+@settings(max_examples=1500 * FUZZ)
 def test_hostile_captures(data: bytes) -> None:
     try:
         capture = Capture(io.BytesIO(data))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captures import pcap
-from strategies import hostile_packets
+from strategies import FUZZ, hostile_packets
 from tidewaiter.driver.connections import ENDED_CAPACITY
 from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Established
 from tidewaiter.model.connection import Connection, Tier
@@ -293,7 +293,7 @@ def test_packets_of_no_connection_are_counted() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**40), hostile_packets()), max_size=8))
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_hostile_packets(packets: list[tuple[int, bytes]]) -> None:
     player = Player(ACCEPT)
     happenings = [one for time, data in packets for one in player.packet(time, data)] + player.finish()
@@ -315,7 +315,7 @@ datagrams = st.builds(
 
 
 @given(st.lists(st.tuples(st.sampled_from([0, SECOND, UDP_IDLE]), segments | datagrams), max_size=30))
-@settings(max_examples=300)
+@settings(max_examples=300 * FUZZ)
 def test_any_traffic_makes_whole_lives(steps: list[tuple[int, bytes]]) -> None:
     player, now = Player(ACCEPT), 0
     happenings: list[Happening] = []

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from livelab import Agent, agent_in, eventually, new_name, scope_of
+from strategies import FUZZ
 from tidewaiter import Decided, Firewall, Verdict
 from tidewaiter.host.policy_maps import CAPACITY
 from tidewaiter.lab import plan
@@ -125,7 +126,7 @@ def facts(target: tuple[str, int]) -> Facts:
 
 
 @given(POLICIES, st.permutations(TARGETS))
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40 * FUZZ, suppress_health_check=[HealthCheck.too_slow])
 def test_every_connection_is_decided_as_the_classifier_says(
     bench: Bench, policy: Policy, targets: list[tuple[str, int]]
 ) -> None:
