@@ -21,14 +21,18 @@ import pytest
 
 import tidewaiter
 from test_house import ROOT, ROWS, SOURCE
-from tidewaiter.cli import main
-from tidewaiter.driver.core import Asked, Decided, Ended
+from tidewaiter.cli import main, output
+from tidewaiter.driver import connections, device, packets
+from tidewaiter.driver.core import Asked, Decided, Driver, Ended
+from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
+from tidewaiter.host import machine, owners, queue
 from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.policy.document import Policy
+from tidewaiter.service import firewall
 from tidewaiter.service.report import Reporter
 
 DOCS = ROOT / "docs"
@@ -119,9 +123,47 @@ def test_every_counter_is_described() -> None:
     page = text("docs/reference/statistics.md")
     described = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
     counters = [field.name for field in fields(Statistics)]
+    of_the_device = [field.name for field in fields(DeviceStatistics)]
     of_the_face = ["questions_dropped", "watched_events_dropped"]
     of_the_host = ["cut", "queue_full", "queue_overrun"]
-    assert sorted(described) == sorted([*counters, *_COUNTERS, *of_the_face, *of_the_host])
+    assert sorted(described) == sorted([*counters, *_COUNTERS, *of_the_device, *of_the_face, *of_the_host])
+
+
+BOUNDS = {
+    "held packets": packets.CAPACITY,
+    "connections": connections.CAPACITY,
+    "ended connections": connections.ENDED_CAPACITY,
+    "the driver's events": inspect.signature(Driver).parameters["events"].default,
+    "infos for the owner": device.ROOM,
+    "lines for GetLogs": device.LINES,
+    "ended connections for GetBandwidthStats": device.ENDED,
+    "questions for `connections()`": firewall._WAITING,
+    "events for `events()`": firewall._WAITING,
+    "lines to print": output._WAITING,
+    "programs, in Python": owners._KEPT,
+    "events ahead of their packets": machine._KEPT,
+    "the kernel's queue of packets": inspect.signature(queue.Queue).parameters["length"].default,
+}
+
+
+def in_kernel(name: str) -> int:
+    """The entries of a map, or the bytes of a ring."""
+    header = (SOURCE / "tidewaiter/kernel/maps.h").read_text()
+    body, _, _ = header.partition(f'}} {name} SEC(".maps")')
+    (size,) = re.findall(r"max_entries, (.*)\);", body)[-1:]
+    return int(eval(size))
+
+
+def test_every_bound_is_the_one_in_the_code() -> None:
+    page = "docs/reference/bounds.md"
+    counters = set(re.findall(r"^\| `(\w+)` \|", text("docs/reference/statistics.md"), re.MULTILINE))
+    found = {}
+    for what, room, full, *counted in rows(page, "# Bounds"):
+        assert full
+        assert set(quoted(" ".join(counted))) <= counters, what
+        found[what] = int(room.split()[0].replace(",", ""))
+    of_kernel = {what: in_kernel(quoted(what)[0]) for what in found if what.startswith("kernel ")}
+    assert found == BOUNDS | of_kernel
 
 
 def a_connection() -> Connection:

@@ -212,6 +212,7 @@ def test_those_who_ended_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
     (stats,) = bench.read()
     assert isinstance(stats, BandwidthStats)
     assert [entry.local_port for entry in stats.entries] == [103, 104]
+    assert bench.device.statistics.totals_lost == 3
 
 
 def test_memory_is_described_in_the_log(bench: Bench) -> None:

@@ -33,10 +33,11 @@ _GROUPS = [(version, protocol) for protocol in _ASKED_BY_TRANSPORT for version i
 
 @dataclass(slots=True)
 class DeviceStatistics:
-    """What did not go as asked. ``infos_lost``: nobody read them in time."""
+    """What did not go as asked. ``infos_lost``: nobody read them in time; ``totals_lost``: nobody asked for them."""
 
     infos_lost: int = 0
     lines_lost: int = 0
+    totals_lost: int = 0
     bad_commands: int = 0
 
 
@@ -63,6 +64,7 @@ class Device:
             self._gone.append(event.connection)
             if len(self._gone) > ENDED:
                 self._counted.pop(self._gone.popleft().id, None)
+                self.statistics.totals_lost += 1
             if event.connection.key.local_port:  # else it was refused before it had two ends
                 self._send(_end(event.connection))
 
