@@ -44,17 +44,19 @@ def test_without_any() -> None:
         "fail": "closed",
         "timeout": 30.0,
         "on_timeout": "block",
+        "held": 1024,
         "as_json": False,
     }
 
 
 def test_with_all() -> None:
-    given = ["--policy", "p.toml", "--fail", "open", "--timeout", "0.5", "--on-timeout", "drop", "--json"]
-    assert options(*given) == {
+    given = ["--policy", "p.toml", "--fail", "open", "--timeout", "0.5", "--on-timeout", "drop"]
+    assert options(*given, "--held", "64", "--json") == {
         "policy_file": "p.toml",
         "fail": "open",
         "timeout": 0.5,
         "on_timeout": "drop",
+        "held": 64,
         "as_json": True,
     }
 
@@ -77,6 +79,7 @@ def test_times_that_cannot(seconds: str) -> None:
     ("arguments", "said"),
     [
         (["--fail", "maybe"], "'maybe' is not one of 'open', 'closed'."),
+        (["--held", "0"], "0 is not in the range 1<=x<=65536."),
         (["--on-timeout", "ask"], "'ask' is not one of 'accept', 'block', 'drop'."),
         (["--policy"], "Option '--policy' requires an argument."),
         (["--polcy", "x"], "No such option '--polcy'"),
@@ -90,9 +93,14 @@ def test_mistakes_are_named(arguments: list[str], said: str) -> None:
 
 def test_help_says_the_defaults() -> None:
     said = " ".join(run("--help").stdout.split())
-    for default in ("[default: closed]", "[default: block]", "[default: 30.0; 0.01<=x<=3600]"):
+    for default in (
+        "[default: closed]",
+        "[default: block]",
+        "[default: 30.0; 0.01<=x<=3600]",
+        "[default: 1024; 1<=x<=65536]",
+    ):
         assert default in said
-    names = ("--policy FILE", "--fail", "--timeout", "--on-timeout", "--json")
+    names = ("--policy FILE", "--fail", "--timeout", "--on-timeout", "--held", "--json")
     assert [said.index(name) for name in names] == sorted(said.index(name) for name in names)
 
 

@@ -53,6 +53,7 @@ def driver(
     fail: str,
     timeout: float,
     on_timeout: str,
+    held: int,
 ) -> None:
     """Hold every new connection for whoever owns the device.
 
@@ -79,6 +80,7 @@ def driver(
             fail_open=fail == "open",
             timeout=timeout,
             on_timeout=VERDICTS[on_timeout],
+            held=held,
         )
         server = DeviceServer(device, settings, access)
         server.start()

@@ -60,6 +60,7 @@ def lab(
     fail: str,
     timeout: float,
     on_timeout: str,
+    held: int,
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -93,6 +94,7 @@ def lab(
                     fail_open=fail == "open",
                     timeout=timeout,
                     on_timeout=VERDICTS[on_timeout],
+                    held=held,
                     redirect=RedirectPorts() if device else None,
                 )
                 world.also_remove(state.PINS / world.name)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tidewaiter.driver.packets import CAPACITY
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 
@@ -75,8 +76,15 @@ waiting_options = _together(
         show_default=True,
         help="The answer when nobody has answered by then.",
     ),
+    click.option(
+        "--held",
+        type=click.IntRange(1, 65536),
+        default=CAPACITY,
+        show_default=True,
+        help="Packets that may wait at once; then the oldest is dropped.",
+    ),
 )
-"""``--fail``, ``--timeout`` and ``--on-timeout``."""
+"""``--fail``, ``--timeout``, ``--on-timeout`` and ``--held``."""
 
 firewall_options = _together(
     click.option(

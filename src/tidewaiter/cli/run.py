@@ -49,6 +49,7 @@ def run(
     fail: str,
     timeout: float,
     on_timeout: str,
+    held: int,
     as_json: bool,
 ) -> None:
     """Guard this host, or watch it.
@@ -83,6 +84,7 @@ def run(
                 fail_open=fail == "open",
                 timeout=timeout,
                 on_timeout=VERDICTS[on_timeout],
+                held=held,
             )
             reporter = Reporter(observe=mode == Mode.OBSERVE)
 

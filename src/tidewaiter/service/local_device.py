@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from tidewaiter.host import state
+from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.state import StateError
 from tidewaiter.kernel.objects import Mode
@@ -38,6 +39,7 @@ class Device:
         timeout: float = 30.0,
         on_timeout: Verdict = Verdict.PERMANENT_BLOCK,
         held: int = 1024,
+        redirect: RedirectPorts | None = None,
         name: str = "host",
     ) -> None:
         if fail not in ("open", "closed"):
@@ -50,6 +52,7 @@ class Device:
             timeout=timeout,
             on_timeout=on_timeout,
             held=held,
+            redirect=check_ports(redirect) if redirect else None,
         )
         self._changed = threading.Condition()
         self._stopping = threading.Lock()
