@@ -45,7 +45,8 @@ def project(tmp_path: Path) -> Path:
         (root / name).write_text(text)
     for name in ("setup.py", "pyproject.toml", "LICENSE"):
         shutil.copy(ROOT / name, root / name)
-    shutil.copytree(ROOT / "LICENSES", root / "LICENSES")
+    for folder in ("LICENSES", "systemd"):
+        shutil.copytree(ROOT / folder, root / folder)
     return root
 
 
@@ -77,6 +78,8 @@ def test_a_wheel_carries_the_objects_and_serves_every_later_python(project: Path
         name.removeprefix("tidewaiter/kernel/") for name in names if name.startswith("tidewaiter/kernel/")
     }
     assert inside == {"__init__.py", "_native.abi3.so", *OBJECTS}
+    units = {name.partition(".data/data/share/tidewaiter/systemd/")[2] for name in names} - {""}
+    assert units == {path.name for path in (ROOT / "systemd").iterdir()}
     licenses = {name.partition("/licenses/")[2] for name in names} - {""}
     assert licenses == {"LICENSE", "LICENSES/GPL-2.0-only.txt", "LICENSES/BSD-2-Clause.txt"}
     assert built_objects(project / "src/tidewaiter/kernel") == set()

@@ -29,7 +29,7 @@ def test_an_access_that_is_none(access: str) -> None:
 
 
 def test_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "missing_privileges", lambda: "it needs what is not there")
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "it needs what is not there")
     result = CliRunner().invoke(driver, [])
     assert (result.exit_code, result.stderr) == (1, "Error: it needs what is not there\n")
 

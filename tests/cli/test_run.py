@@ -28,6 +28,7 @@ from tidewaiter.driver.core import Decided
 from tidewaiter.host import cgroup
 from tidewaiter.host.hold import HoldError
 from tidewaiter.host.scope import OWN_NAMESPACE, Scope
+from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.lab import plan
@@ -103,7 +104,9 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Engine]:
         monkeypatch.setattr(Engine, name, value, raising=False)
     monkeypatch.setattr(module, "Engine", Engine)
     monkeypatch.setattr(module, "_LOOK", 0.001)
-    monkeypatch.setattr(module, "missing_privileges", lambda: "")
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "")
+    monkeypatch.setattr(module, "drop_privileges", lambda **_: None)  # of this process, which goes on
+    monkeypatch.setattr(bpffs, "ensure", lambda: None)
     monkeypatch.setenv("COLUMNS", "300")
     group = tmp_path / "cgroup"
     (group / "user.slice").mkdir(parents=True)
@@ -212,7 +215,7 @@ def test_what_cannot_be_started(engine: type[Engine], refusal: Exception, said: 
 
 
 def test_without_privileges_nothing_is_guarded(engine: type[Engine], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "missing_privileges", lambda: "This process lacks CAP_BPF.")
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "This process lacks CAP_BPF.")
     result = invoke(engine)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: This process lacks CAP_BPF.\n"
@@ -222,7 +225,7 @@ def test_without_privileges_nothing_is_guarded(engine: type[Engine], monkeypatch
 def test_without_privileges_observe_is_a_replay(
     engine: type[Engine], monkeypatch: pytest.MonkeyPatch, policy: Path
 ) -> None:
-    monkeypatch.setattr(module, "missing_privileges", lambda: "This process lacks CAP_BPF.")
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "This process lacks CAP_BPF.")
     result = invoke(engine, "--mode", "observe", "--policy", policy, "--json")
     assert result.exit_code == 0
     assert notices(result)[0] == "This process lacks CAP_BPF."
@@ -233,7 +236,7 @@ def test_without_privileges_observe_is_a_replay(
 def test_a_replay_of_a_bad_policy(
     engine: type[Engine], monkeypatch: pytest.MonkeyPatch, policy: Path
 ) -> None:
-    monkeypatch.setattr(module, "missing_privileges", lambda: "This process lacks CAP_BPF.")
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "This process lacks CAP_BPF.")
     policy.write_text(BAD)
     result = invoke(engine, "--mode", "observe", "--policy", policy)
     assert (result.exit_code, result.stdout) == (2, "")
@@ -410,6 +413,26 @@ def test_a_reader_that_goes_away_ends_it(engine: type[Engine], monkeypatch: pyte
     assert result.exit_code == 0
     assert len(engine.steps) >= 7
     assert engine.made[0].stopped
+
+
+# --- with the driver in another process
+
+
+@pytest.mark.parametrize(
+    "given", [["--mode", "enforce"], ["--cgroup", "x"], ["--netns", "x"], ["--name", "x"], ["--fail", "open"]]
+)
+def test_options_of_the_driver_are_left_to_it(engine: type[Engine], given: list[str]) -> None:
+    result = invoke(engine, "--driver", "/tmp/device", *given)
+    assert result.exit_code == 2
+    assert f"With --driver leave {given[0]} away" in result.stderr
+
+
+def test_a_driver_that_is_not_there(engine: type[Engine], tmp_path: Path) -> None:
+    result = invoke(engine, "--driver", tmp_path / "none")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: no driver serves {tmp_path / 'none'}: start one with `tidewaiter driver`\n"
+    )
 
 
 # --- on the live kernel

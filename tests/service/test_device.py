@@ -392,7 +392,8 @@ def test_an_owner_that_reads_nothing_costs_nothing(world: World, agent: Agent, p
     )
     server.start()
     try:
-        with Owner(path):
+        with Owner(path) as owner:
+            owner.obeyed()  # by then it is the owner; from now on it reads nothing
             flood = agent.do("flood", targets=[ECHO] * 20, timeout=1)
             assert flood.results is not None
             assert {error for error, _ in flood.results} == {"ConnectionRefusedError"}

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import signal
-import threading
 from pathlib import Path
 
 import click
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.options import VERDICTS, scope_options, waiting_options
-from tidewaiter.host.privileges import missing_privileges
+from tidewaiter.cli.options import VERDICTS, load_policy, scope_options, waiting_options
+from tidewaiter.cli.watching import changes, signals
+from tidewaiter.host import state
+from tidewaiter.host.privileges import drop_privileges, missing_privileges
 from tidewaiter.host.scope import Scope
-from tidewaiter.service.device import Access, DeviceServer
+from tidewaiter.kernel import bpffs
+from tidewaiter.kernel.libbpf import KernelError
+from tidewaiter.policy.document import Policy, PolicyError
+from tidewaiter.service.device import Access, DeviceError, DeviceServer
 from tidewaiter.service.engine import Settings
+from tidewaiter.service.owned import ASK
+from tidewaiter.service.systemd import notify, passed_socket, path_of
 
 _LOOK = 0.2
+_DEVICE = state.RUN / "device"
 
 
 def _access(_context: click.Context, _parameter: click.Parameter, value: str) -> Access:
@@ -30,9 +37,7 @@ def _access(_context: click.Context, _parameter: click.Parameter, value: str) ->
 @click.option(
     "--device",
     type=click.Path(path_type=Path),
-    default="/run/tidewaiter/device",
-    show_default=True,
-    help="Where the owner connects: a Unix socket.",
+    help=f"Where the owner connects: a Unix socket.  [default: the one that systemd passes, or {_DEVICE}]",
 )
 @click.option(
     "--access",
@@ -42,11 +47,18 @@ def _access(_context: click.Context, _parameter: click.Parameter, value: str) ->
     metavar="root|group:NAME|any",
     help="Who may be the owner.",
 )
+@click.option(
+    "--policy",
+    "policy_file",
+    metavar="FILE",
+    help="The kernel decides by this (TOML), from the start; the owner is asked what it says to ask. Without one, all.",
+)
 @scope_options
 @waiting_options
 def driver(
-    device: Path,
+    device: Path | None,
     access: Access,
+    policy_file: str | None,
     cgroup: Path | None,
     netns: Path | None,
     name: str,
@@ -55,11 +67,14 @@ def driver(
     on_timeout: str,
     held: int,
 ) -> None:
-    """Hold every new connection for whoever owns the device.
+    """Hold new connections for whoever owns the device.
 
     One owner at a time connects to the socket, reads infos and writes commands (docs/reference/wire.md). While there is
-    none, what would have to be asked is dropped, or let through with --fail open. Ctrl-C, or the owner's Shutdown,
-    stops and takes everything away.
+    none, what would have to be asked is dropped, or let through with --fail open. The policy file is read again when it
+    changes, or on SIGHUP. Ctrl-C, or the owner's Shutdown, stops and takes everything away.
+
+    It gives away every privilege that it does not need (docs/reference/privileges.md), and can be started by systemd
+    (docs/howto/run-as-a-service.md).
 
     \b
     Examples:
@@ -67,28 +82,58 @@ def driver(
       tidewaiter driver --access group:firewall --cgroup /sys/fs/cgroup/user.slice
       tidewaiter lab --device /tmp/device -- sh -c 'python3 examples/owner.py /tmp/device & curl $LAB_HTTP'
     """
-    missing = missing_privileges()
+    missing = missing_privileges(entering=netns is not None)
     if missing:
         raise Failure(missing)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with one_sentence():
-        settings = Settings(
-            name=name,
-            scope=Scope.of(cgroup, netns),
-            fail_open=fail == "open",
-            timeout=timeout,
-            on_timeout=VERDICTS[on_timeout],
-            held=held,
-        )
-        server = DeviceServer(device, settings, access)
-        server.start()
-    click.echo(f"Holding {settings.scope} for the owner of {device}; Ctrl-C to stop.", err=True)
-    while not stop.is_set() and not server.finished.wait(_LOOK):
-        pass
-    for left in server.stop():
-        click.echo(f"not removed: {left}", err=True)
+    with signals() as seen:
+        with one_sentence():
+            changed = changes(policy_file)
+            next(changed)  # what changes while we start counts
+            settings = Settings(
+                name=name,
+                scope=Scope.of(cgroup, netns),
+                fail_open=fail == "open",
+                timeout=timeout,
+                on_timeout=VERDICTS[on_timeout],
+                held=held,
+            )
+            policy = load_policy(policy_file) if policy_file else ASK
+            server = _server(device, settings, access, policy)
+            bpffs.ensure()
+            drop_privileges(entering=netns is not None)
+            server.start()
+        notify("READY=1", f"STATUS=Holding {settings.scope}")
+        click.echo(f"Holding {settings.scope} for the owner of {server.path}; Ctrl-C to stop.", err=True)
+        while signal.SIGTERM not in seen and not server.finished.wait(_LOOK):
+            if next(changed) or signal.SIGHUP in seen:
+                seen.discard(signal.SIGHUP)
+                _reload(server, policy_file)
+        notify("STOPPING=1")
+        for left in server.stop():
+            click.echo(f"not removed: {left}", err=True)
     failure = server.failure or server.engine.failure
     if failure is not None:
         raise Failure(f"the driver ended by an error: {failure}")
+
+
+def _server(device: Path | None, settings: Settings, access: Access, policy: Policy) -> DeviceServer:
+    """At the socket that systemd has passed, or at one that is made while we still may give it to a group."""
+    passed = passed_socket()
+    path = path_of(passed) if passed else device or _DEVICE
+    if device not in (None, path):
+        raise DeviceError(f"systemd has passed the socket {path}: leave --device away, or name that one")
+    server = DeviceServer(path, settings, access, policy=policy, passed=passed)
+    server.listen()
+    return server
+
+
+def _reload(server: DeviceServer, policy_file: str | None) -> None:
+    if policy_file is None:
+        return
+    try:
+        server.load(Policy.load(policy_file))
+    except (PolicyError, KernelError) as error:
+        reason = error.strerror if isinstance(error, KernelError) else error
+        click.echo(f"{reason}; the policy in force stays", err=True)
+    else:
+        click.echo(f"{policy_file} is in force", err=True)

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
 from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy, scope_options
 from tidewaiter.cli.output import Output
 from tidewaiter.cli.replayed import replay_example
-from tidewaiter.host.privileges import missing_privileges
+from tidewaiter.cli.watching import changes, signals
+from tidewaiter.host.privileges import drop_privileges, missing_privileges
 from tidewaiter.host.scope import Scope
+from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.policy.document import Policy, PolicyError
 from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.report import Reporter
+from tidewaiter.service.systemd import notify
 
 _LOOK = 0.5  # seconds between two looks at the policy file
+_OF_THE_DRIVER = ("mode", "cgroup", "netns", "name", "fail")
 
 
 @click.command(context_settings=HELP)
@@ -34,13 +37,23 @@ _LOOK = 0.5  # seconds between two looks at the policy file
     show_default=True,
     help="Observe refuses nothing.",
 )
+@click.option(
+    "--driver",
+    "device",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Decide for the `tidewaiter driver` behind this socket, as an ordinary user.",
+)
 @scope_options
 @click.option(
     "--quiet", is_flag=True, help="Print no events: what the kernel decides then costs user space nothing."
 )
 @firewall_options
+@click.pass_context
 def run(
+    context: click.Context,
     mode: str,
+    device: Path | None,
     cgroup: Path | None,
     netns: Path | None,
     name: str,
@@ -56,30 +69,33 @@ def run(
 
     Each connection is a line when it is decided, and another with its totals when it ends. The policy file is read
     again when it changes, or on SIGHUP; a bad one is reported and the old one stays. Ctrl-C stops and takes
-    everything away.
+    everything away. Privileges that are not needed are given away first (docs/reference/privileges.md).
 
     \b
     Examples:
       tidewaiter run --mode observe                       watch, refuse nothing
       tidewaiter run --policy policy.toml                 enforce a policy
       tidewaiter run --policy p.toml --cgroup /sys/fs/cgroup/user.slice
+      tidewaiter run --policy p.toml --driver /run/tidewaiter/device
     """
+    if device is not None:
+        _refuse_options_of_the_driver(context)
     output = Output(as_json=as_json)
-    missing = missing_privileges()
+    missing = "" if device else missing_privileges(entering=netns is not None)
     if missing and mode == Mode.OBSERVE:
         with one_sentence():
             replay_example(missing, load_policy(policy_file), output)
         return
     if missing:
         raise Failure(missing)
-    with _signals() as signals:  # around all of it: a stop in the middle of a step leaves nothing half done
+    with signals() as seen:  # around all of it: a stop in the middle of a step leaves nothing half done
         with one_sentence():
-            changed = _changes(policy_file)
+            changed = changes(policy_file)
             next(changed)  # what changes while we start counts
             policy = load_policy(policy_file)
             settings = Settings(
                 name=name,
-                scope=Scope.of(cgroup, netns),
+                scope=Scope.host() if device else Scope.of(cgroup, netns),
                 mode=Mode(mode),
                 fail_open=fail == "open",
                 timeout=timeout,
@@ -95,15 +111,25 @@ def run(
             def tell(text: str) -> None:
                 output.put(reporter.notice(text))
 
-            engine = Engine(policy, settings, listener=None if quiet else listen, notice=tell)
+            listener = None if quiet else listen
+            engine: Engine | RemoteEngine
+            if device:
+                engine = RemoteEngine(device, policy, settings, listener=listener, notice=tell)
+                doing = f"Deciding for the driver at {device}"
+            else:
+                engine = Engine(policy, settings, listener=listener, notice=tell)
+                verb = "Watching" if mode == Mode.OBSERVE else "Guarding"
+                doing = f"{verb} {settings.scope} as {name!r}"
+                bpffs.ensure()
+                drop_privileges(entering=netns is not None)
             engine.start()
-        verb = "Watching" if mode == Mode.OBSERVE else "Guarding"
-        output.put(reporter.notice(f"{verb} {settings.scope} as {name!r}; Ctrl-C to stop."))
+        notify("READY=1", f"STATUS={doing}")
+        output.put(reporter.notice(f"{doing}; Ctrl-C to stop."))
         try:
-            while engine.running and not output.broken and signal.SIGTERM not in signals:
+            while engine.running and not output.broken and signal.SIGTERM not in seen:
                 output.wait(_LOOK)
-                if next(changed) or signal.SIGHUP in signals:
-                    signals.discard(signal.SIGHUP)
+                if next(changed) or signal.SIGHUP in seen:
+                    seen.discard(signal.SIGHUP)
                     _reload(engine, output, reporter, policy_file)
         finally:
             _stop(engine, output, reporter, quiet=quiet)
@@ -111,7 +137,7 @@ def run(
         raise Failure(f"the firewall ended by an error: {engine.failure}")
 
 
-def _stop(engine: Engine, output: Output, reporter: Reporter, *, quiet: bool) -> None:
+def _stop(engine: Engine | RemoteEngine, output: Output, reporter: Reporter, *, quiet: bool) -> None:
     statistics = engine.statistics() if engine.running else {}
     failures = engine.stop()
     output.flush()
@@ -122,7 +148,9 @@ def _stop(engine: Engine, output: Output, reporter: Reporter, *, quiet: bool) ->
     output.flush()
 
 
-def _reload(engine: Engine, output: Output, reporter: Reporter, policy_file: str | None) -> None:
+def _reload(
+    engine: Engine | RemoteEngine, output: Output, reporter: Reporter, policy_file: str | None
+) -> None:
     if policy_file is None:
         return
     try:
@@ -138,33 +166,9 @@ def _reload(engine: Engine, output: Output, reporter: Reporter, policy_file: str
     output.put(reporter.notice(f"{policy_file} is in force"))
 
 
-def _changes(path: str | None) -> Iterator[bool]:
-    """Whether a file has changed since the last call; never for None."""
-
-    def stamp() -> tuple[int, int, int] | None:
-        try:
-            found = os.stat(path) if path else None  # noqa: PTH116
-        except OSError:
-            return None  # between two versions, for an editor that renames
-        return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
-
-    last = stamp()
-    while True:
-        now = stamp()
-        yield now is not None and now != last
-        last = now or last
-
-
-@contextmanager
-def _signals() -> Iterator[set[int]]:
-    """The signals that have come: SIGINT and SIGTERM both as SIGTERM, and SIGHUP."""
-    seen: set[int] = set()
-    stops = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGTERM, signal.SIGHUP: signal.SIGHUP}
-    before = {
-        number: signal.signal(number, lambda n, _: seen.add(stops[signal.Signals(n)])) for number in stops
-    }
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _refuse_options_of_the_driver(context: click.Context) -> None:
+    for name in _OF_THE_DRIVER:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"With --driver leave --{name} away: it is an option of `tidewaiter driver`."
+            )

@@ -27,17 +27,6 @@ from tidewaiter.kernel.totals import Totals
 _QUEUE = 7399  # any number: a namespace of its own has queues of its own
 _USUAL = os.pathsep.join(("/usr/local/sbin", "/usr/sbin", "/sbin"))  # not on every user's PATH
 
-# linux/capability.h; what is needed always is in `privileges`
-_USEFUL = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}
-_PRIVILEGE_PURPOSES = {
-    "CAP_BPF": "loads eBPF programs and makes maps",
-    "CAP_PERFMON": "lets eBPF programs see who a process is",
-    "CAP_NET_ADMIN": "attaches programs, holds packets",
-    "CAP_NET_RAW": "lets a blocked program notice at once",
-    "CAP_SYS_ADMIN": "enters network namespaces; the lab",
-    "CAP_DAC_READ_SEARCH": "names systemd units and containers",
-    "CAP_SYS_PTRACE": "names programs that ran before us",
-}
 _PROGRAMS = {
     "iptables-nft": ("hold rules, the first way", "iptables"),
     "iptables-legacy": ("hold rules, the second way", "iptables"),
@@ -80,12 +69,12 @@ def privilege_features(effective: int) -> list[Feature]:
     return [
         Feature(
             name,
-            _PRIVILEGE_PURPOSES[name],
+            privileges.PURPOSES[name],
             required=name in privileges.NEEDED,
             present=bool(effective >> bit & 1),
             remedy="" if effective >> bit & 1 else features.AS_ROOT,
         )
-        for name, bit in (privileges.NEEDED | _USEFUL).items()
+        for name, bit in (privileges.NEEDED | privileges.USEFUL).items()
     ]
 
 

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 NAMED = Path("/run/netns")
 """Where named namespaces are bound, the place of ip-netns(8)."""
 
+_OWN = Path("/proc/thread-self/ns/net")
 _T = TypeVar("_T")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
@@ -91,7 +92,7 @@ def run_inside(namespace: Path, function: Callable[[], _T]) -> _T:
     """Call ``function`` in a thread that has entered ``namespace``; return or raise what it does.
 
     Sockets and processes that it makes belong to that namespace for good. Raises FileNotFoundError when
-    the namespace is not there, PermissionError without CAP_SYS_ADMIN.
+    the namespace is not there, PermissionError without CAP_SYS_ADMIN unless it is our own.
     """
 
     def work() -> _T:
@@ -162,14 +163,16 @@ def _mount(target: Path, flags: int, source: Path | None = None) -> None:
 def _enter(namespace: Path) -> None:
     handle = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _check(_LIBC.setns(handle, _CLONE_NEWNET), namespace)
+        here = os.path.samestat(os.fstat(handle), _OWN.stat())
+        if not here:  # to stay where it is, a thread needs no privilege
+            _check(_LIBC.setns(handle, _CLONE_NEWNET), namespace)
     finally:
         os.close(handle)
 
 
 def _bind_new(path: Path) -> None:
     _check(_LIBC.unshare(_CLONE_NEWNET), path)
-    _mount(path, _MS_BIND, Path("/proc/thread-self/ns/net"))
+    _mount(path, _MS_BIND, _OWN)
 
 
 def _share_named() -> None:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from tidewaiter.host import state
 from tidewaiter.host.wake import Wake
+from tidewaiter.policy.document import Policy
 from tidewaiter.protocol.command import Command, CommandDecoder, Shutdown
 from tidewaiter.protocol.errors import CommandError, RemoteProtocolError
 from tidewaiter.service.engine import Listener, Settings
-from tidewaiter.service.owned import OwnedDriver
+from tidewaiter.service.owned import ASK, OwnedDriver
 
 log = logging.getLogger("tidewaiter")
 
@@ -75,11 +76,18 @@ class DeviceServer:
         settings: Settings,
         access: Access | None = None,
         *,
+        policy: Policy = ASK,
+        passed: socket.socket | None = None,
         listener: Listener | None = None,
     ) -> None:
-        """``listener`` hears of everything besides the owner, in the engine's thread."""
-        self._path, self._access = path, access or Access()
-        self._driver = OwnedDriver(settings, self._wake_up, listener)
+        """``listener`` hears of everything besides the owner, in the engine's thread.
+
+        The owner is asked about what ``policy`` says to ask about. ``passed`` is a socket that listens at ``path``
+        already and belongs to who made it: it stays.
+        """
+        self.path, self._access = path, access or Access()
+        self._listener, self._passed = passed, passed is not None
+        self._driver = OwnedDriver(settings, self._wake_up, listener, policy)
         self.engine, self.device = self._driver.engine, self._driver.device
         self._owner: socket.socket | None = None
         self._decoder = CommandDecoder()
@@ -88,10 +96,18 @@ class DeviceServer:
         self.finished = threading.Event()
         """Set when the owner has shut the driver down, or it has ended by an error."""
 
+    def listen(self) -> None:
+        """Makes the socket, as `start` does; before it, where the right to give it to a group will be gone by then.
+
+        Raises DeviceError.
+        """
+        self._listener = self._listener or _listen(self.path, self._access)
+
     def start(self) -> None:
         """Makes the socket, then puts the driver into the kernel. Raises DeviceError and what `Engine.start` does."""
+        self.listen()
+        assert self._listener is not None
         self._wake = Wake()
-        self._listener = _listen(self._path, self._access)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._selector.register(self._wake, selectors.EVENT_READ)
@@ -112,8 +128,11 @@ class DeviceServer:
         self._thread.join()
         failures = self.engine.stop()
         self._send()  # what the rundown has told
-        self._close()
-        return failures
+        return failures + self._close()
+
+    def load(self, policy: Policy) -> None:
+        """Puts another policy in force. Raises what `Engine.load` does."""
+        self._driver.load(policy)
 
     def _wake_up(self) -> None:
         self._wake.set()
@@ -142,6 +161,7 @@ class DeviceServer:
         self._send()
 
     def _accept(self) -> None:
+        assert self._listener is not None
         try:
             peer, _ = self._listener.accept()
         except OSError:
@@ -217,14 +237,22 @@ class DeviceServer:
         if self._owner in self._selector.get_map():
             self._selector.modify(self._owner, wanted)
 
-    def _close(self) -> None:
+    def _close(self) -> list[str]:
+        """Returns what could not be removed."""
         self._selector.close()
         if self._owner is not None:
             self._owner.close()
             self._owner = None
+        assert self._listener is not None
         self._listener.close()
-        self._path.unlink(missing_ok=True)
+        self._listener = None
         self._wake.close()
+        try:
+            if not self._passed:
+                self.path.unlink(missing_ok=True)
+        except OSError as error:  # in a folder of somebody else's, where only all of root's rights would do
+            return [f"{self.path}: {error.strerror}"]
+        return []
 
 
 def _listen(path: Path, access: Access) -> socket.socket:

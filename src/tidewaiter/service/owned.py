@@ -1,4 +1,4 @@
-"""A driver in force that asks its owner about everything: what the devices share, in process and by socket.
+"""A driver in force that asks its owner: what the devices share, in process and by socket.
 
 While there is no owner, what would have to be asked is dropped, or let through if the user chose ``fail = open``,
 packet by packet: the next owner is asked about the next one.
@@ -23,25 +23,30 @@ from tidewaiter.protocol.command import ClearCache, Command, GetBandwidthStats
 from tidewaiter.protocol.info import Severity
 from tidewaiter.service.engine import Counted, Engine, Listener, Settings
 
-_ASK = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
-"""The owner is the policy."""
+ASK = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
+"""The owner is the policy, where there is no other."""
 
 
 class OwnedDriver:
     """An engine and the two streams of its owner.
 
     ``told`` is called in the engine's thread when there may be something to read, or the engine has come to its end
-    (``over``). ``listener`` hears there of everything besides the owner.
+    (``over``). ``listener`` hears there of everything besides the owner, who is asked about what ``policy`` says to ask
+    about.
     """
 
     def __init__(
-        self, settings: Settings, told: Callable[[], None], listener: Listener | None = None
+        self,
+        settings: Settings,
+        told: Callable[[], None],
+        listener: Listener | None = None,
+        policy: Policy = ASK,
     ) -> None:
-        self._fail_open = settings.fail_open
+        self._fail_open, self._policy = settings.fail_open, policy
         self._told, self._listener = told, listener
         self._owner: int | None = None
         self.over = False
-        self.engine = Engine(_ASK, settings, decide=self._decide, listener=self._hear, ended=self._ended)
+        self.engine = Engine(policy, settings, decide=self._decide, listener=self._hear, ended=self._ended)
         self.device = Device(self.engine.driver)
 
     def take(self, pid: int) -> None:
@@ -60,11 +65,16 @@ class OwnedDriver:
         """Any command but Shutdown, which is its transport's, from any thread but the engine's."""
         if isinstance(command, ClearCache):
             try:
-                self.engine.load(_ASK)  # a new epoch: every connection is asked about with its next packet
+                self.engine.load(self._policy)  # a new epoch: every connection is asked about with its next packet
             except (KernelError, RuntimeError, TimeoutError) as error:
                 self.device.log(Severity.ERROR, f"The verdicts stay: {error}")
         else:
             self.engine.command(lambda: self._carry_out(command))
+
+    def load(self, policy: Policy) -> None:
+        """Puts another policy in force. Raises what `Engine.load` does."""
+        self.engine.load(policy)
+        self._policy = policy
 
     def statistics(self) -> dict[str, int]:
         """The counters of the engine and of the device, by name."""
