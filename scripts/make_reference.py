@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference that are made from the code: commands.md, layers.md and states.md.
+"""Writes the pages of docs/reference that are made from the code: commands, layers, states and privileges.
 
     .venv/bin/python scripts/make_reference.py
 
@@ -15,10 +15,30 @@ import click
 from tidewaiter.cli import main as command_line
 from tidewaiter.driver.layers import LAYERS
 from tidewaiter.driver.states import CHANGES, Happening, State, Step
+from tidewaiter.host import privileges
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _MADE = "<!-- made by scripts/make_reference.py -->\n\n"
 _WIDTH = 100
+_PRIVILEGES = """
+
+It is user root still, and may write root's own files (as a service it may not: `ProtectSystem=strict`), but
+no longer those of others; it cannot load kernel modules, mount, or become another user. What follows for you:
+
+- The policy file may be anybody's: it is read, by `CAP_DAC_READ_SEARCH`. A device in a folder that belongs to
+  another user than root stays behind as a dead socket file, which the next driver replaces.
+- `iptables-legacy` loads its kernel modules only as full root: name them in `/etc/modules-load.d` where it is
+  the only way.
+- `tidewaiter lab`, `doctor` and `cleanup` give nothing away: they make namespaces, or end at once.
+
+**The owner in another process** (`tidewaiter run --driver PATH`, or [your own](../howto/own-the-driver.md))
+needs no capability; the driver's `--access` says who may be it. The wire tells it a process id, and it reads
+the rest from `/proc` where it may: user, arguments and control group of every process, the executable only of
+its own user's. Where it may not, the program is unknown (`"program": ""`), and rules that name programs do
+not match: `run` says so when it starts. Rules of the driver's own `--policy` know every program.
+
+As systemd services: [Run as a service](../howto/run-as-a-service.md).
+"""
 
 
 def commands_page() -> str:
@@ -94,10 +114,29 @@ def _label(word: State | Happening | Step) -> str:
     return word.name.lower().replace("_", " ")
 
 
+def privileges_page() -> str:
+    """host/privileges.py as a table."""
+    text = (
+        "# Privileges\n\n"
+        "`tidewaiter run` and `tidewaiter driver` start as root and keep these capabilities (capabilities(7)).\n"
+        "Before the first hook is in the kernel, all others are given away for good: they leave the bounding set\n"
+        "too, and *no_new_privs* keeps every program that is started from then on (iptables) from gaining any.\n"
+        "`tidewaiter doctor` says which of them are there.\n\n"
+        "| capability | what it is for | without it |\n|---|---|---|\n"
+    )
+    for name in privileges.NEEDED | privileges.USEFUL:
+        without = "does not start" if name in privileges.NEEDED else "knows less"
+        if name == privileges.ENTERING:
+            without = "guards its own network namespace only; it is kept only with `--netns`"
+        text += f"| `{name}` | {privileges.PURPOSES[name]} | {without} |\n"
+    return text + _PRIVILEGES
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "layers.md": layers_page,
     "states.md": states_page,
+    "privileges.md": privileges_page,
 }
 
 

@@ -113,7 +113,7 @@ def test_files_that_the_design_names_are_there(path: str) -> None:
 # --- reference -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", ["commands.md", "layers.md", "states.md"])
+@pytest.mark.parametrize("page", ["commands.md", "layers.md", "states.md", "privileges.md"])
 def test_a_page_made_from_the_code_is_current(page: str) -> None:
     made = generator().made(page)
     assert text(f"docs/reference/{page}") == made, "run scripts/make_reference.py"

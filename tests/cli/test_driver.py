@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +81,88 @@ def test_a_device_that_is_taken_is_one_sentence(world: World, tmp_path: Path) ->
         1,
         f"Error: no device can be made at {path}: Address already in use\n",
     )
+
+
+def started(world: World, *options: str | Path) -> subprocess.Popen[str]:
+    command = [*COMMAND, "driver", "--cgroup", world.cgroup, "--netns", world.client_namespace, *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.live
+def test_a_policy_decides_first_and_is_read_again(world: World, agent: Agent, tmp_path: Path) -> None:
+    name, path, policy = new_name(world), tmp_path / "device", tmp_path / "policy.toml"
+    rule = 'version = 1\n[default]\nout = "ask"\n[[rule]]\nname = "echo"\nport = "7/tcp"\nverdict = '
+    policy.write_text(f'{rule}"accept"\n')
+    with started(world, "--device", path, "--name", name, "--policy", policy) as serving:
+        assert serving.stderr is not None
+        assert f"for the owner of {path}" in serving.stderr.readline()
+        assert agent.do("tcp", (plan.ECHO.v4, 7), say="hello").heard == "hello"
+        assert agent.do("tcp", (plan.WEB.v4, 80), timeout=1).error == "TimeoutError"
+        policy.write_text(f'{rule}"block"\n')
+        assert serving.stderr.readline() == f"{policy} is in force\n"
+        assert agent.do("tcp", (plan.ECHO.v4, 7)).error == "PermissionError"
+        policy.write_text("version = 7\n")
+        assert serving.stderr.readline().endswith("; the policy in force stays\n")
+        serving.terminate()
+        assert serving.wait(PATIENCE) == 0
+    assert left_of(world, name) == []
+
+
+@pytest.mark.live
+def test_a_policy_that_is_none_is_one_sentence(world: World, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text("version = 7\n")
+    with started(world, "--device", tmp_path / "device", "--policy", policy) as serving:
+        _, errors = serving.communicate(timeout=PATIENCE)
+    assert serving.returncode == 2
+    assert errors.startswith(f"Error: {policy}:1:11: ")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.live
+def test_a_device_that_is_not_the_socket_of_systemd(world: World, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as passed:
+        passed.bind(str(tmp_path / "passed"))
+        passed.listen()
+        shell = 'exec 3<&"$1"; shift; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
+        done = subprocess.run(
+            [
+                "bash",
+                "-c",
+                shell,
+                "-",
+                str(passed.fileno()),
+                *COMMAND,
+                "driver",
+                "--device",
+                tmp_path / "other",
+            ],
+            pass_fds=[passed.fileno()],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"Error: systemd has passed the socket {tmp_path / 'passed'}: leave --device away, or name that one\n",
+    )
+
+
+@pytest.mark.live
+def test_a_device_in_a_folder_of_another_user_stays_and_is_replaced(world: World, tmp_path: Path) -> None:
+    """Without the rights that were given away it cannot be removed; that is said."""
+    name, path = new_name(world), tmp_path / "theirs" / "device"
+    path.parent.mkdir(mode=0o755)
+    os.chown(path.parent, 65534, 65534)
+    for _ in range(2):
+        with started(world, "--device", path, "--name", name) as serving:
+            assert serving.stderr is not None
+            assert f"for the owner of {path}" in serving.stderr.readline()
+            serving.terminate()
+            assert serving.stderr.read() == f"not removed: {path}: Permission denied\n"
+            assert serving.wait(PATIENCE) == 0
+    assert left_of(world, name) == []
 
 
 @pytest.mark.live

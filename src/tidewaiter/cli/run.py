@@ -41,7 +41,7 @@ _OF_THE_DRIVER = ("mode", "cgroup", "netns", "name", "fail")
     "--driver",
     "device",
     metavar="PATH",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # who may not connect hears why
     help="Decide for the `tidewaiter driver` behind this socket, as an ordinary user.",
 )
 @scope_options

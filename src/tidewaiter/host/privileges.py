@@ -9,7 +9,7 @@ from pathlib import Path
 
 # include/uapi/linux/capability.h
 NEEDED = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
-"""Without these it does not start; CAP_SYS_ADMIN only where it must enter another network namespace (setns(2))."""
+"""Without these it does not start."""
 
 USEFUL = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}
 """Without these it knows less of who is there."""
@@ -24,7 +24,9 @@ PURPOSES = {
     "CAP_SYS_PTRACE": "names programs that ran before us",
 }
 
-_ENTERING = "CAP_SYS_ADMIN"
+ENTERING = "CAP_SYS_ADMIN"
+"""The one of `NEEDED` that is for other network namespaces than our own."""
+
 _ALL = range(64)
 
 # <linux/prctl.h>, and the version of capset(2) whose sets have 64 bits
@@ -46,7 +48,7 @@ def effective_capabilities() -> int:
 def missing_privileges(*, entering: bool = True) -> str:
     """One sentence about what is missing, or "". ``entering``: other network namespaces will be entered."""
     have = effective_capabilities()
-    needed = {name: bit for name, bit in NEEDED.items() if entering or name != _ENTERING}
+    needed = {name: bit for name, bit in NEEDED.items() if entering or name != ENTERING}
     missing = [name for name, bit in needed.items() if not have >> bit & 1]
     if not missing:
         return ""
@@ -60,7 +62,7 @@ def drop_privileges(*, entering: bool = True) -> None:
     whoever our user is; none of them can gain more (no_new_privs). The sets belong to a thread and are copied to
     those that it makes (capabilities(7)): to be called before the first one. Raises PermissionError.
     """
-    names = {name: bit for name, bit in (NEEDED | USEFUL).items() if entering or name != _ENTERING}
+    names = {name: bit for name, bit in (NEEDED | USEFUL).items() if entering or name != ENTERING}
     kept = sum(1 << bit for bit in names.values()) & effective_capabilities()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for bit in _ALL:
