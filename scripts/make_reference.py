@@ -21,7 +21,6 @@ REFERENCE = Path(__file__).parent.parent / "docs" / "reference"
 _MADE = "<!-- made by scripts/make_reference.py -->\n\n"
 _WIDTH = 100
 _PRIVILEGES = """
-
 It is user root still, and may write root's own files (as a service it may not: `ProtectSystem=strict`), but
 no longer those of others; it cannot load kernel modules, mount, or become another user. What follows for you:
 
@@ -29,6 +28,8 @@ no longer those of others; it cannot load kernel modules, mount, or become anoth
   another user than root stays behind as a dead socket file, which the next driver replaces.
 - `iptables-legacy` loads its kernel modules only as full root: name them in `/etc/modules-load.d` where it is
   the only way.
+- A program of somebody else's that is in the way is named by its number (`bpftool prog show id NUMBER`), unless
+  `CAP_SYS_ADMIN` is kept.
 - `tidewaiter lab`, `doctor` and `cleanup` give nothing away: they make namespaces, or end at once.
 
 **The owner in another process** (`tidewaiter run --driver PATH`, or [your own](../howto/own-the-driver.md))

@@ -436,6 +436,8 @@ def test_the_socket_is_for_whom_it_is(world: World, path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == mode
     with serving(world, path, Access()):
         assert closed_for(path)
+    with serving(world, path, Access(everybody=True)):
+        assert not closed_for(path)
 
 
 def test_the_groups_of_a_peer_count(world: World, path: Path) -> None:

@@ -256,6 +256,16 @@ def test_a_new_stream_begins_with_nothing() -> None:
     assert made.deadline() is None
 
 
+def test_ends_are_told_when_their_stream_has_ended() -> None:
+    made = owner()
+    give(made, 0, *(asked(number, 443, local_port=number) for number in (1, 2)))
+    made.events()
+    give(made, 1, end(443, 1))
+    give(made, 1, end(443, 2))
+    made.restart()
+    assert [event.connection.key.local_port for event in made.events()] == [1, 2]
+
+
 def test_other_protocols_have_no_ports() -> None:
     made = owner()
     icmp = ConnectionInfo(1, 7, 0, 1, US, THEM, 0, 0, PayloadLayer.NETWORK, b"ping")

@@ -22,6 +22,9 @@ from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
+from tidewaiter.protocol import command
+from tidewaiter.protocol.command import VerdictCommand
+from tidewaiter.protocol.info import ConnectionInfo, LogLine, PayloadLayer, Severity, encode
 from tidewaiter.service import remote as module
 from tidewaiter.service.device import DeviceError, DeviceServer
 from tidewaiter.service.engine import Settings
@@ -210,6 +213,26 @@ def test_rules_about_programs_that_cannot_be_seen(
             f"Rules that name programs ('cats', say) match only those that user {user} runs: "
             "give them to the driver's --policy, or CAP_SYS_PTRACE to this process"
         ]
+
+
+def test_a_question_in_the_first_word_is_answered(path: Path) -> None:
+    """The wire by hand: a log line and a question in one piece."""
+    asked = ConnectionInfo(9, 1, 0, 6, bytes(4), bytes(4), 1, 2, PayloadLayer.TRANSPORT, b"")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as driver:
+        driver.bind(str(path))
+        driver.listen()
+        remote = Remote(path, NO_TELNET)
+        starting = threading.Thread(target=remote.engine.start)
+        starting.start()
+        peer, _ = driver.accept()
+        with peer:
+            peer.settimeout(PATIENCE)
+            peer.sendall(encode(LogLine(Severity.INFO, "a line")) + encode(asked))
+            starting.join()
+            verdict, received = command.encode(VerdictCommand(9, Verdict.PERMANENT_ACCEPT)), b""
+            while not received.endswith(verdict):
+                received += peer.recv(100)
+        remote.engine.stop()
 
 
 def test_told_to_stop_while_the_driver_is_gone(path: Path) -> None:

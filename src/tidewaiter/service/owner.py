@@ -56,17 +56,20 @@ class Owner:
         self._classifier = Classifier(policy.on_this_host())
         self._number = 0
         self._events: list[Event] = []
+        self._ended: deque[Connection] = deque()
+        self._counted: list[Connection] = []
         self.statistics = Statistics()
         self.restart()
 
     def restart(self) -> None:
         """Begins a new stream, with a question for the log: by any answer we know that the device is ours."""
+        self._counted += self._ended
+        self._tell_ended()
         self._decoder = InfoDecoder()
         self._out = bytearray()
         self._known: OrderedDict[ConnectionKey, Connection] = OrderedDict()
         self._waiting: deque[tuple[int, int, Connection]] = deque()  # since when, the packet, of what
-        self._ended: deque[Connection] = deque()
-        self._counted: list[Connection] = []
+        self._ended = deque()
         self._next_count = 0
         self._send(PrintMemoryStats(), GetLogs())
 

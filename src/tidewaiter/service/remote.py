@@ -134,25 +134,20 @@ class RemoteEngine:
         while not self._stopping:
             owner.tick(time.monotonic_ns())
             try:
-                self._exchange(owner, device, {number for number, _ in poll.poll(self._pause())})
-            except EOFError:
+                if commands := owner.commands():
+                    device.sendall(commands)
+                for event in owner.events():
+                    self._tell(event)
+                ready = {number for number, _ in poll.poll(self._pause())}
+                if self._wake.fileno() in ready:
+                    self._take_policies()
+                if device.fileno() in ready:
+                    data = device.recv(_CHUNK)
+                    if not data:
+                        return
+                    owner.receive(data, time.monotonic_ns())
+            except OSError:  # the stream ends, or takes nothing any more
                 return
-            except OSError:  # it ends, or takes nothing any more
-                return
-
-    def _exchange(self, owner: Owner, device: socket.socket, ready: set[int]) -> None:
-        if self._wake.fileno() in ready:
-            self._take_policies()
-        if device.fileno() in ready:
-            data = device.recv(_CHUNK)
-            if not data:
-                raise EOFError
-            owner.receive(data, time.monotonic_ns())
-        owner.tick(time.monotonic_ns())
-        if commands := owner.commands():
-            device.sendall(commands)
-        for event in owner.events():
-            self._tell(event)
 
     def _tell(self, event: Event) -> None:
         try:
