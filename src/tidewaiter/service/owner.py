@@ -10,7 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import ip_address
 
-from tidewaiter.driver.core import Asked, Decided, Ended, Event, Statistics
+from tidewaiter.driver.core import Asked, Decided, Ended, Event
+from tidewaiter.driver.statistics import Statistics
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
