@@ -65,7 +65,9 @@ class OwnedDriver:
         """Any command but Shutdown, which is its transport's, from any thread but the engine's."""
         if isinstance(command, ClearCache):
             try:
-                self.engine.load(self._policy)  # a new epoch: every connection is asked about with its next packet
+                self.engine.load(
+                    self._policy
+                )  # a new epoch: every connection is asked about with its next packet
             except (KernelError, RuntimeError, TimeoutError) as error:
                 self.device.log(Severity.ERROR, f"The verdicts stay: {error}")
         else:
