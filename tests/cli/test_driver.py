@@ -36,6 +36,12 @@ def test_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.exit_code, result.stderr) == (1, "Error: it needs what is not there\n")
 
 
+def test_redirect_targets_at_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "missing_privileges", lambda **_: "")
+    result = CliRunner().invoke(driver, ["--tunnel-port", "53"])
+    assert (result.exit_code, result.stderr) == (1, "Error: two redirect targets share a port: 53, 53, 719\n")
+
+
 @pytest.mark.parametrize("other", [["--policy", "x.toml"], ["--no-firewall"]])
 def test_an_owner_needs_no_policy(other: list[str]) -> None:
     result = CliRunner().invoke(lab, ["--device", "/tmp/x", *other, "true"])

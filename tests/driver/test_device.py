@@ -113,6 +113,20 @@ def test_what_cannot_be_read_is_told_whole(bench: Bench) -> None:
     assert (info.payload_layer, info.payload) == (PayloadLayer.NETWORK, b"no packet")
 
 
+def test_other_protocols_have_no_ports_and_nothing_to_update(bench: Bench) -> None:
+    """portmaster-kext §1.1: for protocols other than TCP and UDP both ports are 0; §2.3.7: they are never cached."""
+    sctp = V4._replace(protocol=Protocol.SCTP)
+    bench.hold(b"f", sctp)
+    (info,) = bench.read()
+    assert isinstance(info, ConnectionInfo)
+    assert (info.protocol, info.local_port, info.remote_port) == (Protocol.SCTP, 0, 0)
+    assert info.payload_layer == PayloadLayer.NETWORK
+    bench.command(VerdictCommand(1, Verdict.PERMANENT_ACCEPT))
+    assert bench.command(Update(132, HERE, 4000, THERE, 443, Verdict.PERMANENT_DROP)) == []
+    bench.hold(b"f", sctp)
+    assert len(bench.driver.packets) == 1
+
+
 def test_every_held_packet_is_an_info(bench: Bench) -> None:
     for _ in range(3):
         bench.hold(b"f", V4)

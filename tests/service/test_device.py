@@ -19,6 +19,7 @@ import pytest
 
 from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, scope_of
 from tidewaiter.driver.core import Decided
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.verdict import Verdict
@@ -237,6 +238,30 @@ def test_an_update_holds_for_the_next_packet(
         assert owner.answer(Verdict.PERMANENT_ACCEPT)[0].local_port == made.port
         assert again.result(PATIENCE).heard.endswith("asked")
         assert owner.silent()
+
+
+def test_a_redirect_that_is_not_allowed_is_logged(world: World, agent: Agent, path: Path) -> None:
+    with owned(world, path) as owner:
+        trying = agent.start("udp", ECHO, say="hello")
+        (asked,) = owner.answer(Verdict.REDIRECT_TUNNEL)
+        owner.send(GetLogs())
+        line = owner.next(LogLine)
+        assert (line.severity, "redirects nothing" in line.text) == (Severity.ERROR, True)
+        owner.send(VerdictCommand(asked.id, Verdict.PERMANENT_ACCEPT))
+        assert trying.result(PATIENCE).heard == "hello"
+
+
+def test_an_owner_redirects(world: World, agent: Agent, path: Path) -> None:
+    """To a proxy of the client's own, which says where it was."""
+    agent.do("bound", ("127.0.0.1", 7171))
+    with serving(world, path, redirect=RedirectPorts(tunnel=7171)), Owner(path) as owner:
+        owner.obeyed()
+        with capture_at(world) as capture:
+            trying = agent.start("udp", ("203.0.113.5", 4433), say="hello")
+            (asked,) = owner.answer(Verdict.REDIRECT_TUNNEL)
+            assert socket.inet_ntop(socket.AF_INET, asked.remote_ip) == "203.0.113.5"
+            assert trying.result(PATIENCE).heard == "hello"
+            assert capture.to_port(4433) == []
 
 
 def test_an_update_of_nothing_is_logged(world: World, path: Path) -> None:

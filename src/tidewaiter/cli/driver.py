@@ -13,6 +13,7 @@ from tidewaiter.cli.options import VERDICTS, load_policy, scope_options, waiting
 from tidewaiter.cli.watching import changes, signals
 from tidewaiter.host import state
 from tidewaiter.host.privileges import drop_privileges, missing_privileges
+from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
@@ -23,6 +24,7 @@ from tidewaiter.service.owned import ASK
 from tidewaiter.service.systemd import notify, passed_socket, path_of
 
 _LOOK = 0.2
+_PORT = click.IntRange(1, 65535)
 _DEVICE = state.RUN / "device"
 
 
@@ -53,12 +55,29 @@ def _access(_context: click.Context, _parameter: click.Parameter, value: str) ->
     metavar="FILE",
     help="The kernel decides by this (TOML), from the start; the owner is asked what it says to ask. Without one, all.",
 )
+@click.option(
+    "--redirect/--no-redirect",
+    default=True,
+    show_default=True,
+    help="Allow the verdicts that redirect. Their rules make the kernel track connections.",
+)
+@click.option(
+    "--name-server-port", type=_PORT, default=53, show_default=True, help="Where RedirectNameServer leads."
+)
+@click.option("--tunnel-port", type=_PORT, default=717, show_default=True, help="Where RedirectTunnel leads.")
+@click.option(
+    "--split-tunnel-port", type=_PORT, default=719, show_default=True, help="Where RedirectSplitTunnel leads."
+)
 @scope_options
 @waiting_options
 def driver(
     device: Path | None,
     access: Access,
     policy_file: str | None,
+    redirect: bool,
+    name_server_port: int,
+    tunnel_port: int,
+    split_tunnel_port: int,
     cgroup: Path | None,
     netns: Path | None,
     name: str,
@@ -96,6 +115,7 @@ def driver(
                 timeout=timeout,
                 on_timeout=VERDICTS[on_timeout],
                 held=held,
+                redirect=_ports(name_server_port, tunnel_port, split_tunnel_port) if redirect else None,
             )
             policy = load_policy(policy_file) if policy_file else ASK
             server = _server(device, settings, access, policy)
@@ -114,6 +134,13 @@ def driver(
     failure = server.failure or server.engine.failure
     if failure is not None:
         raise Failure(f"the driver ended by an error: {failure}")
+
+
+def _ports(*numbers: int) -> RedirectPorts:
+    try:
+        return check_ports(RedirectPorts(*numbers))
+    except ValueError as error:
+        raise Failure(f"{error}") from error
 
 
 def _server(device: Path | None, settings: Settings, access: Access, policy: Policy) -> DeviceServer:

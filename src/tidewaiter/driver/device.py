@@ -142,7 +142,9 @@ class Device:
             command.remote_port,
         )
         found = [
-            flow for flow, connection in self._driver.flows() if _wire_key(connection.key) == wanted
+            flow
+            for flow, connection in self._driver.flows()
+            if connection.remembers and _wire_key(connection.key) == wanted
         ]  # one in each namespace
         if not found:
             self.log(Severity.ERROR, "No connection has the key of this update: it changes nothing")
@@ -189,8 +191,7 @@ def _connection_info(connection: Connection, number: int, payload: bytes) -> inf
         key.protocol,
         key.local.packed,
         key.remote.packed,
-        key.local_port,
-        key.remote_port,
+        *((key.local_port, key.remote_port) if connection.remembers else (0, 0)),
         layer,
         payload,
     )

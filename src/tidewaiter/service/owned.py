@@ -19,7 +19,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer
-from tidewaiter.protocol.command import ClearCache, Command, GetBandwidthStats
+from tidewaiter.protocol.command import ClearCache, Command, GetBandwidthStats, Update, VerdictCommand
 from tidewaiter.protocol.info import Severity
 from tidewaiter.service.engine import Counted, Engine, Listener, Settings
 
@@ -43,6 +43,7 @@ class OwnedDriver:
         policy: Policy = ASK,
     ) -> None:
         self._fail_open, self._policy = settings.fail_open, policy
+        self._redirects = settings.redirect is not None
         self._told, self._listener = told, listener
         self._owner: int | None = None
         self.over = False
@@ -100,6 +101,9 @@ class OwnedDriver:
     def _carry_out(self, command: Command) -> list[Action]:
         if isinstance(command, GetBandwidthStats):
             self.engine.machine.count()
+        if isinstance(command, VerdictCommand | Update) and command.verdict.redirects and not self._redirects:
+            self.device.log(Severity.ERROR, "This driver redirects nothing: the verdict changes nothing")
+            return []
         actions = self.device.command(command, time.monotonic_ns())
         self._told()
         return actions
