@@ -320,3 +320,11 @@ def test_the_policy_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     assert "the lab sees fd77::1 port" in done.stdout
     assert re.search(r"block +curl \(\d+\) → 10\.77\.0\.10:80 tcp +curl only speaks TLS", done.stderr)
     assert re.search(r"accept +curl \(\d+\) → \[fd77::11\]:443 tcp +default", done.stderr)
+
+
+def test_what_shows_conformance_is_there() -> None:
+    found = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text("docs/reference/conformance.md"))
+    assert len(found) > 40
+    assert [name for file, name in found if f"def {name}(" not in (ROOT / file).read_text()] == []
+    sections = {section[:3] for section, *_ in rows("docs/reference/conformance.md", "# Conformance")}
+    assert sections == {"2", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6"}
