@@ -29,6 +29,8 @@ from tidewaiter.model.packet import MalformedPacket, Packet, parse_packet
 AGENT = Path(__file__).with_name("labagent.py")
 PATIENCE = 20
 """Seconds after which a test has failed; nothing that works takes as long."""
+HOLDS = 6
+"""Rules that send packets to the queue: in OUTPUT, INPUT and FORWARD, for both families."""
 _ETH_P_ALL = 3
 _PACKET_OUTGOING = 4
 

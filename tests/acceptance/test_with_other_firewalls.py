@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from acceptance.harness import guard, until, write
-from livelab import PATIENCE, Agent, compile_bpf, holds_in, new_pins, scope_of
+from livelab import HOLDS, PATIENCE, Agent, compile_bpf, holds_in, new_pins, scope_of
 from tidewaiter import Connection, Firewall, Verdict
 from tidewaiter.host import namespace
 from tidewaiter.lab import plan
@@ -191,13 +191,13 @@ def test_what_another_tool_flushed_is_back_and_in_the_events(
             event="notice",
             text=f"the hold rules in {world.client_namespace} were gone; they are put back",
         )
-        assert len(holds_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == HOLDS
         assert agent.do("say", of=opened.id, say="more").heard == "more"
         assert agent.do("tcp", (plan.ECHO.v4, 7), say="x", timeout=PATIENCE).error is None
         firewall.kill()
     command(world, "nft flush ruleset")  # while nobody looks
     with guard(world, name, *options) as firewall:
-        until(lambda: len(holds_in(world.client_namespace)) == 4, "they are back")
+        until(lambda: len(holds_in(world.client_namespace)) == HOLDS, "they are back")
         assert agent.do("tcp", (plan.ECHO.v4, 7), say="x", timeout=PATIENCE).error is None
         firewall.stop()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from livelab import (
+    HOLDS,
     PATIENCE,
     Agent,
     attach_foreign,
@@ -104,7 +105,7 @@ def test_flushed_rules_are_put_back(world: World, method: Method, flush: str) ->
         for times in (1, 2):
             others(world, flush.format(method.value.removeprefix("iptables")))
             eventually(stands(engine), "the rules are back", PATIENCE)
-            assert len(holds_in(world.client_namespace)) == 4
+            assert len(holds_in(world.client_namespace)) == HOLDS
             eventually(lambda count=times: len(said) == count, "it is said", PATIENCE)  # type: ignore[misc]
         assert said == [f"the hold rules in {world.client_namespace} were gone; they are put back"] * 2
 

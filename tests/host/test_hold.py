@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from livelab import holds_in, loaded, rules_in
+from livelab import HOLDS, holds_in, loaded, rules_in
 from tidewaiter.host import hold, namespace
 from tidewaiter.host.hold import HoldError, HoldRules, Method, Standing
 from tidewaiter.host.install import FIRST_QUEUE
@@ -43,7 +43,7 @@ def only(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Met
 
 # --- the text --------------------------------------------------------------------------------------
 
-OUT, INTO = (f"TIDEWAITER_{RULES.tag}_{way}" for way in ("OUT", "IN"))
+OUT, INTO, THROUGH = (f"TIDEWAITER_{RULES.tag}_{way}" for way in ("OUT", "IN", "THROUGH"))
 
 
 def test_iptables_sends_what_its_program_says_to_the_queue() -> None:
@@ -55,6 +55,9 @@ def test_iptables_sends_what_its_program_says_to_the_queue() -> None:
         f":{INTO} - [0:0]",
         f"-A {INTO} -m bpf --object-pinned /p/1_in -j NFQUEUE --queue-num 7300",
         f"-I INPUT 1 -j {INTO}",
+        f":{THROUGH} - [0:0]",
+        f"-A {THROUGH} -m bpf --object-pinned /p/1_through -j NFQUEUE --queue-num 7300",
+        f"-I FORWARD 1 -j {THROUGH}",
         "COMMIT",
     ]
 
@@ -101,7 +104,7 @@ def test_fail_open_lets_packets_pass_when_nobody_listens() -> None:
     opened = replace(RULES, fail_open=True)
     assert "bypass" not in RULES.transaction("mangle", []) + RULES.nft()
     assert (opened.transaction("mangle", []).count("--queue-bypass"), opened.nft().count("flags bypass")) == (
-        2,
+        3,
         4,
     )
 
@@ -129,8 +132,8 @@ def test_each_back_end_installs_and_removes_all_of_it(
     assert hold.install(wanted, announced.append) is only
     assert announced == list(Method)[: list(Method).index(only) + 1]
     there = holds_in(rules.where)
-    assert len(there) == 4
-    assert sum("bypass" in line for line in there) == 4 * fail_open
+    assert len(there) == HOLDS
+    assert sum("bypass" in line for line in there) == HOLDS * fail_open
     assert hold.remove(wanted, only) == []
     assert rules_in(rules.where) == []
     assert hold.remove(wanted, only) == []  # what is gone already is no failure
@@ -267,7 +270,7 @@ def test_what_others_did_is_told_and_put_back(
     for _ in range(2):  # what stands already is not doubled
         hold.put_back(wanted, method)
         assert hold.standing(wanted, method) is Standing.FIRST
-        assert len(holds_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == HOLDS
     assert hold.remove(wanted, method) == []
     commands(world, f"iptables{suffix} -t mangle -F; ip6tables{suffix} -t mangle -F")
 

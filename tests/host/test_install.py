@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from livelab import Agent, holds_in, left_of, new_name, new_pins, rules_in, scope_of
+from livelab import HOLDS, Agent, holds_in, left_of, new_name, new_pins, rules_in, scope_of
 from tidewaiter.host import adopt, hold, install, namespace, state
 from tidewaiter.host.install import FIRST_QUEUE, Installed, rule_names
 from tidewaiter.host.queue import Queue, QueueError
@@ -99,7 +99,7 @@ def test_a_firewall_comes_and_goes_and_leaves_nothing(world: World, name: str, a
         assert installed.state.complete
         assert state.load(name) == installed.state
         assert len(installed.queues) == 1
-        assert len(holds_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == HOLDS
         assert agent.do("tcp", WEB).error == "PermissionError"
         assert agent.do("tcp", ECHO, say="x").error is None
     finally:
@@ -124,7 +124,7 @@ def test_every_namespace_has_its_queue_and_its_number(world: World, name: str) -
     installed = start(world, name, scope=both)
     try:
         assert [rules.where for rules, _ in installed.state.hold_rules()] == list(both.namespaces)
-        assert len(holds_in(world.client_namespace)) == len(holds_in(world.server_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == len(holds_in(world.server_namespace)) == HOLDS
         numbers = {bytes(key): bytes(value) for key, value in installed.kernel.map("namespaces").items()}
         assert numbers == {
             namespace.cookie(where).to_bytes(8, "little"): number.to_bytes(4, "little")
@@ -221,7 +221,7 @@ def test_when_a_step_fails_what_was_there_goes_on(
     with pytest.raises(StepFailedError):
         start(world, name, fail_open=True)
     assert state.load(name) == left
-    assert len(holds_in(world.client_namespace)) == 4
+    assert len(holds_in(world.client_namespace)) == HOLDS
     assert agent.do("tcp", WEB).error == "PermissionError"
     assert install.clean_up(name) == []
 
@@ -402,7 +402,7 @@ def test_what_a_killed_process_left_is_in_force_and_taken_over(
         assert installed.state.pid == os.getpid()
         assert state.load(name) == installed.state
         assert epoch(installed) == 2
-        assert len(holds_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == HOLDS
         assert agent.do("tcp", WEB).error == "PermissionError"
     finally:
         assert install.remove(installed) == []
@@ -427,7 +427,7 @@ def test_what_was_killed_half_way_is_never_taken_over(
     installed = start(world, name)
     try:
         assert not installed.taken_over
-        assert len(holds_in(world.client_namespace)) == 4
+        assert len(holds_in(world.client_namespace)) == HOLDS
         assert agent.do("tcp", WEB).error == "PermissionError"
     finally:
         assert install.remove(installed) == []
@@ -457,7 +457,7 @@ def test_other_settings_make_a_new_generation(world: World, name: str, change: d
         assert installed.state.serial == old.serial + 1
         assert not old.pins.exists()
         assert installed.state.pins.is_dir()
-        expected = 0 if change.get("mode") else 4
+        expected = 0 if change.get("mode") else HOLDS
         assert len(holds_in(world.client_namespace)) == expected
         assert state.load(name) == installed.state
     finally:

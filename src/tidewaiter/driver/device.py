@@ -171,6 +171,11 @@ class Device:
                 self._send(infos.BandwidthStats(version, protocol, tuple(groups[version, protocol])))
 
 
+def _wire_direction(direction: Direction) -> int:
+    """What is forwarded goes out, for whoever knows two directions only."""
+    return int(direction is Direction.IN)
+
+
 def _wire_key(key: ConnectionKey) -> tuple[int, bytes, int, bytes, int]:
     return key.protocol, key.local.packed, key.local_port, key.remote.packed, key.remote_port
 
@@ -187,7 +192,7 @@ def _connection_info(connection: Connection, number: int, payload: bytes) -> inf
     return infos.ConnectionInfo(
         number,
         connection.process.pid,
-        connection.direction,
+        _wire_direction(connection.direction),
         key.protocol,
         key.local.packed,
         key.remote.packed,
@@ -201,7 +206,7 @@ def _end(connection: Connection) -> infos.ConnectionEnd:
     key = connection.key
     return infos.ConnectionEnd(
         connection.process.pid,
-        connection.direction,
+        _wire_direction(connection.direction),
         key.protocol,
         key.local.packed,
         key.remote.packed,

@@ -59,7 +59,7 @@ LAYERS = (
     Layer(
         "Hold",
         "hold",
-        ("netfilter output, bpf match", "netfilter input, bpf match"),
+        ("netfilter output, bpf match", "netfilter input, bpf match", "netfilter forward, bpf match"),
         "which packets wait in the queue for a verdict from user space",
         True,
     ),

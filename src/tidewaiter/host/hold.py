@@ -64,6 +64,11 @@ class HoldRules:
     redirect: tuple[int, ...] = ()
 
     @property
+    def through(self) -> Path:
+        """The program for what is forwarded, beside that for what goes out."""
+        return self.out.with_name(f"{self.out.name.removesuffix('_out')}_through")
+
+    @property
     def tag(self) -> str:
         """What tells our chains and tables from those of any other firewall, one before this one included."""
         return f"{crc32(str(self.out).encode()):08x}"
@@ -79,7 +84,11 @@ class HoldRules:
                 f"{_CHAIN}{self.tag}_{way}",
                 ((pin, f"-m bpf --object-pinned {pin} -j {target}"),),
             )
-            for hook, way, pin in (("OUTPUT", "OUT", self.out), ("INPUT", "IN", self.into))
+            for hook, way, pin in (
+                ("OUTPUT", "OUT", self.out),
+                ("INPUT", "IN", self.into),
+                ("FORWARD", "THROUGH", self.through),
+            )
             for target in [f"NFQUEUE --queue-num {self.queue}{bypass}"]
         ]
         redirects = redirect.rules(self.out, self.redirect)

@@ -28,7 +28,7 @@ from tidewaiter.kernel.records import EventKind, Home, Record
 from tidewaiter.kernel.ring import Ring
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import Protocol
+from tidewaiter.model.key import Direction, Protocol
 from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 
@@ -281,7 +281,7 @@ class Machine:
 
     def _index(self, flow: bytes, data: bytes) -> None:
         self._records[flow] = data
-        if flow[_PROTOCOL] != Protocol.TCP:  # a datagram socket may have many peers, which end with it
+        if _ends_with_socket(data):
             cookie = int.from_bytes(data[records.COOKIE], "little")
             if cookie:
                 self._by_cookie[cookie].add(flow)
@@ -306,7 +306,7 @@ class Machine:
         record = records.unpack(data)
         sent, received = record.sent, record.received
         self._records.pop(flow, None)
-        if record.protocol != Protocol.TCP:
+        if _ends_with_socket(data):
             flows = self._by_cookie.get(record.cookie, set())
             flows.discard(flow)
             if not flows:
@@ -384,4 +384,10 @@ class Machine:
 
 _RELEASED = int(Home.RELEASED)
 _EVENT_HOME = records.EVENT_CONNECTION.start + records.HOME
+_DIRECTION = records.CONNECTION.offset("direction")
 _PROTOCOL = records.CONNECTION.offset("protocol") - records.FLOW.start
+
+
+def _ends_with_socket(data: bytes) -> bool:
+    """A datagram socket may have many peers, which end with it; and so does what was forwarded for any socket."""
+    return data[records.FLOW][_PROTOCOL] != Protocol.TCP or data[_DIRECTION] == Direction.FORWARD

@@ -5,7 +5,7 @@
  */
 #include "flow.h"
 #include "listener.h"
-#include "owner.h"
+#include "guest.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -53,8 +53,10 @@ int tw_create(struct bpf_sock *ctx)
 		return 1;
 	cookie = bpf_get_netns_cookie(ctx);
 	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
-	if (!namespace)
+	if (!namespace) {
+		tw_note_guest(bpf_get_socket_cookie(ctx));
 		return 1;
+	}
 	c = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c)
 		return 1;
@@ -95,9 +97,13 @@ int tw_release(struct bpf_sock *ctx)
 
 	if (!settings)
 		return 1;
-	if (!c) { /* adopted, and silent since */
-		cookie = bpf_get_socket_cookie(ctx);
+	if (!c) { /* adopted, and silent since; or a guest's */
+		struct tw_connection gone = { .cookie = bpf_get_socket_cookie(ctx) };
+
+		cookie = gone.cookie;
 		bpf_map_delete_elem(&pending, &cookie);
+		if (!bpf_map_delete_elem(&makers, &cookie))
+			tw_emit(TW_EVENT_RELEASED, &gone);
 		return 1;
 	}
 	cookie = c->cookie;

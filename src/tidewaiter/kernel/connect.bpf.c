@@ -39,6 +39,8 @@ static __always_inline int tw_connect(struct bpf_sock_addr *ctx, struct tw_conne
 		return TW_WITHIN(tw_to_peer(ctx, want), 1);
 	cookie = bpf_get_netns_cookie(ctx);
 	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
+	if (settings && !namespace)
+		tw_note_guest(bpf_get_socket_cookie(ctx));
 	if (!settings || !namespace || !ctx->sk)
 		return 1;
 	c = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

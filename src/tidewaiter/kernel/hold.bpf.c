@@ -4,6 +4,7 @@
  * loaded for each guarded namespace. Yes is 1: the rule then sends the packet to the queue.
  */
 #include "flow.h"
+#include "guest.h"
 #include "listener.h"
 #include "sight.h"
 
@@ -103,6 +104,82 @@ __noinline int tw_hold_other(struct tw_connection *seen, __u64 cookie, int incom
 	if (!incoming)
 		tw_expect_replies(seen, &key);
 	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
+}
+
+/* A reply to a forwarded flow goes where that went: it is counted, and never held. */
+static __always_inline int tw_is_forwarded_reply(const struct tw_connection *seen, __u32 bytes, struct tw_flow_key *key)
+{
+	struct tw_connection *flow;
+
+	tw_key_by_addresses(key, seen);
+	__builtin_memcpy(key->local, seen->remote, 16);
+	__builtin_memcpy(key->remote, seen->local, 16);
+	key->local_port = seen->remote_port;
+	key->remote_port = seen->local_port;
+	flow = bpf_map_lookup_elem(&flows, key);
+	if (!flow || flow->direction != TW_FORWARD)
+		return 0;
+	__sync_fetch_and_add(&flow->received, bytes);
+	return 1;
+}
+
+/* A packet that comes through: of a guest, or of another host. */
+__noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, int opens)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_connection *flow, *guest;
+	struct tw_flow_key key;
+	int other;
+
+	if (!settings || !seen)
+		return 0;
+	other = tw_is_other(seen->protocol);
+	seen->namespace = TW_GUESTS;
+	tw_key_by_addresses(&key, seen);
+	guest = bpf_map_lookup_elem(&flows, &key);
+	if (guest) {
+		seen->cookie = guest->cookie;
+		__builtin_memcpy(&seen->owner, &guest->owner, sizeof(seen->owner));
+	}
+	seen->namespace = tw_namespace;
+	if (tw_is_forwarded_reply(seen, bytes, &key))
+		return 0;
+	tw_key_by_addresses(&key, seen);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow && flow->epoch == settings->epoch && !other) {
+		__sync_fetch_and_add(&flow->sent, bytes);
+		return tw_is_accept(flow->verdict) && !tw_is_temporary(flow->verdict) ? 0 : tw_hold(flow, seen);
+	}
+	if (!flow && !opens)
+		return 0; /* what began before us */
+	if (!flow && !guest && !settings->whole)
+		return 0; /* of none of ours */
+	seen->home = TW_HOME_ADDRESSES;
+	seen->direction = TW_FORWARD;
+	seen->opened = seen->used = bpf_ktime_get_ns();
+	if (flow) {
+		seen->opened = flow->opened;
+		seen->sent = flow->sent;
+		seen->received = flow->received;
+		seen->flags = flow->flags;
+	}
+	seen->sent += bytes;
+	tw_decide(seen, 1);
+	if (tw_is_accept(seen->verdict))
+		tw_report(settings, seen);
+	if (!other || !flow || flow->epoch != seen->epoch)
+		bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
+	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
+}
+
+SEC("socket")
+int tw_hold_through(struct __sk_buff *skb)
+{
+	struct tw_sight sight = { };
+
+	if (!tw_see(skb, &sight, 0) || (sight.control && tw_is_other(sight.ends.protocol)))
+		return 0;
+	return tw_hold_forwarded(&sight.ends, sight.payload, sight.ends.protocol != IPPROTO_TCP || (sight.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN);
 }
 
 /* The socket that a packet is known to belong to, 0 for none. A connection that is only waiting to be forgotten does not

@@ -216,11 +216,15 @@ class Kernel:
             os.close(fd)
 
     def pin_hold(self, namespace: int) -> tuple[Path, Path]:
-        """Loads the hold programs of a namespace and pins them; the paths are for the rules out and in."""
+        """Loads the hold programs of a namespace and pins them; the paths are for the rules out and in.
+
+        That for what comes through lies beside them.
+        """
         item = LoadedObject(objects.HOLD, self.mode, dict(self._fds), {"tw_namespace": namespace})
-        paths = tuple(self.pins / "hold" / f"{namespace}_{way}" for way in ("out", "in"))
+        ways = {"out": "tw_hold_out", "in": "tw_hold_in", "through": "tw_hold_through"}
+        paths = tuple(self.pins / "hold" / f"{namespace}_{way}" for way in ways)
         try:
-            for path, name in zip(paths, ("tw_hold_out", "tw_hold_in"), strict=True):
+            for path, name in zip(paths, ways.values(), strict=True):
                 check(library().bpf_obj_pin(item.program_fd(name), str(path).encode()), f"pinning {name}")
         finally:
             item.close()

@@ -34,7 +34,7 @@ struct {
 	__type(value, struct tw_connection);
 } flows SEC(".maps");
 
-/* Who has made a socket that is neither of TCP nor of UDP, by its cookie. */
+/* Who has made a socket that is neither of TCP nor of UDP, or writes from a namespace that is not guarded, by its cookie. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

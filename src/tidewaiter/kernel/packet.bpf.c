@@ -8,6 +8,7 @@
 /* build: observe -DOBSERVE */
 #include "adopt.h"
 #include "gate.h"
+#include "guest.h"
 #include "listener.h"
 #include "peer.h"
 
@@ -220,8 +221,11 @@ static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_b
 		__u64 cookie = bpf_get_netns_cookie(skb);
 		__u32 *namespace = bpf_map_lookup_elem(&namespaces, &cookie);
 
-		if (!namespace)
+		if (!namespace) {
+			if (!incoming)
+				tw_guest_sends(skb, seen, tcp_flags, key);
 			return TW_PERMANENT_ACCEPT;
+		}
 		seen->namespace = *namespace;
 	}
 	/* only a SYN opens a TCP connection; what it leads to has storage of its own */

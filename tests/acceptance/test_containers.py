@@ -1,0 +1,188 @@
+"""Programs in a network namespace of their own, behind a bridge, as a container engine sets them up."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from acceptance.harness import PYTHON, guard, rule, write
+from livelab import PATIENCE, Capture, eventually, left_of, scope_of
+from tidewaiter import Connection, Direction, Firewall, Policy, Verdict
+from tidewaiter.host import cgroup, namespace
+from tidewaiter.lab import plan
+from tidewaiter.lab.world import World
+
+pytestmark = pytest.mark.live
+
+BOTH = pytest.mark.parametrize("to", plan.ECHO, ids=["v4", "v6"])
+KINDS = pytest.mark.parametrize("kind", ["tcp", "udp"])
+ASK = Policy.parse('version = 1\n[default]\nforward = "ask"\n')
+SAY = """
+import json, socket, sys
+kind, address, timeout = sys.argv[1], sys.argv[2], float(sys.argv[3])
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+made = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+made.settimeout(timeout)
+try:
+    made.connect((address, 7))
+    made.sendall(b"hello")
+    print(json.dumps([None, made.recv(100).decode()]))
+except OSError as error:
+    print(json.dumps([type(error).__name__, ""]))
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A namespace behind a bridge of the client's, and a control group that is named as an engine does it."""
+
+    id: str
+    network: Path
+    group: Path
+
+    def start(self, kind: str, to: str, timeout: float = PATIENCE) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SAY, kind, to, str(timeout)]
+        return namespace.popen(
+            command, namespace=self.network, cgroup=self.group, stdout=subprocess.PIPE, text=True
+        )
+
+    def say(self, kind: str, to: str, timeout: float = PATIENCE) -> list[str | None]:
+        """The error's name or None, and what was heard."""
+        with self.start(kind, to, timeout) as process:
+            output, _ = process.communicate(timeout=2 * PATIENCE)
+        answer: list[str | None] = json.loads(output)
+        return answer
+
+
+def _run(where: Path, *lines: str) -> None:
+    for line in lines:
+        subprocess.run(["nsenter", f"--net={where}", *line.split()], check=True, timeout=PATIENCE)
+
+
+@contextmanager
+def container_in(world: World) -> Iterator[Container]:
+    number, name = secrets.token_hex(32), f"tw-{os.getpid()}-{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        network = namespace.create(name)
+        stack.callback(namespace.delete, name)
+        group = world.cgroup / f"docker-{number}.scope"
+        group.mkdir()
+        stack.callback(cgroup.remove, group)
+        _run(
+            world.client_namespace,
+            "ip link add br0 type bridge",
+            f"ip link add veth0 type veth peer name eth0 netns {name}",
+            "ip link set veth0 master br0 up",
+            "ip address add 10.88.0.1/24 dev br0",
+            "ip address add fd88::1/64 dev br0 nodad",
+            "ip link set br0 up",
+            "iptables -t nat -A POSTROUTING -s 10.88.0.0/24 -j MASQUERADE",
+            "ip6tables -t nat -A POSTROUTING -s fd88::/64 -j MASQUERADE",
+        )
+        _run(
+            network,
+            "ip address add 10.88.0.2/24 dev eth0",
+            "ip address add fd88::2/64 dev eth0 nodad",
+            "ip link set lo up",
+            "ip link set eth0 up",
+            "ip route add default via 10.88.0.1",
+            "ip route add default via fd88::1",
+        )
+
+        def forward() -> None:
+            Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            Path("/proc/sys/net/ipv6/conf/all/forwarding").write_text("1")
+
+        namespace.run_inside(world.client_namespace, forward)
+        one = Container(number, network, group)
+        for to in plan.ECHO:  # the bridge and the neighbours need a moment
+            eventually(lambda to=to: one.say("tcp", to, 1) == [None, "hello"], f"{to} is reached", PATIENCE)  # type: ignore[misc]
+        yield one
+
+
+@pytest.fixture
+def container(world: World) -> Iterator[Container]:
+    with container_in(world) as one:
+        yield one
+
+
+@BOTH
+@KINDS
+def test_a_container_is_held_and_known(
+    world: World, name: str, capture: Capture, container: Container, kind: str, to: str
+) -> None:
+    asked: list[Connection] = []
+    before: list[int] = []
+
+    def decide(connection: Connection) -> Verdict:
+        before.append(len(capture.to_port(7)))
+        asked.append(connection)
+        return Verdict.PERMANENT_ACCEPT
+
+    capture.packets()
+    with Firewall(ASK, decide=decide, scope=scope_of(world), name=name):
+        with container.start(kind, to) as process:
+            output, _ = process.communicate(timeout=PATIENCE)
+        assert json.loads(output) == [None, "hello"]
+        assert capture.to_port(7)
+    assert left_of(world, name) == []
+    (connection,) = asked
+    assert before == [0]
+    assert connection.direction is Direction.FORWARD
+    assert connection.process.pid == process.pid
+    assert connection.process.path == PYTHON
+    assert connection.process.container == container.id
+    assert str(connection.key.local) == ("fd88::2" if ":" in to else "10.88.0.2")
+    assert (str(connection.key.remote), connection.key.remote_port) == (to, 7)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("kind", "verdict", "outcome"),
+    [
+        ("tcp", Verdict.PERMANENT_BLOCK, "ConnectionRefusedError"),
+        ("udp", Verdict.PERMANENT_BLOCK, "ConnectionRefusedError"),
+        ("tcp", Verdict.PERMANENT_DROP, "TimeoutError"),
+        ("udp", Verdict.PERMANENT_DROP, "TimeoutError"),
+    ],
+)
+def test_a_container_is_refused(
+    world: World,
+    name: str,
+    capture: Capture,
+    container: Container,
+    to: str,
+    kind: str,
+    verdict: Verdict,
+    outcome: str,
+) -> None:
+    capture.packets()
+    with Firewall(ASK, decide=lambda _: verdict, scope=scope_of(world), name=name):
+        assert container.say(kind, to, 1.5 if outcome == "TimeoutError" else PATIENCE)[0] == outcome
+    assert capture.to_port(7) == []
+
+
+@KINDS
+def test_a_rule_for_what_is_forwarded(
+    world: World, name: str, capture: Capture, container: Container, tmp_path: Path, kind: str
+) -> None:
+    """By its program; other programs in the container go on."""
+    blocked = rule("no python", "block", program=PYTHON, direction="forward", remote=plan.ECHO.v4)
+    with guard(world, name, "--policy", write(tmp_path / "policy.toml", blocked)) as firewall:
+        capture.packets()
+        assert container.say(kind, plan.ECHO.v4)[0] == "ConnectionRefusedError"
+        assert capture.to_port(7) == []
+        assert container.say(kind, plan.ECHO.v6) == [None, "hello"]
+        line = firewall.wait_for(event="verdict", rule="no python")
+        firewall.stop()
+    assert (line["direction"], line["container"]) == ("forward", container.id)
+    assert line["verdict"] == "block"
