@@ -148,6 +148,50 @@ def test_a_refused_answer_is_for_one_packet(
     assert refused == (verdict in {Verdict.PERMANENT_BLOCK, Verdict.BLOCK}), done.stdout
 
 
+def test_two_programs_that_ping_one_host(world: World, name: str) -> None:
+    """They share its addresses, and the one that began last ends first. Replies may be lost between them, no more."""
+    asked: list[int] = []
+
+    def decide(connection: Connection) -> Verdict:
+        asked.append(connection.process.pid)
+        return Verdict.PERMANENT_ACCEPT
+
+    with Firewall(decide=decide, listener=lambda _: None, scope=scope_of(world), name=name) as firewall:
+        command = ["ping", "-n", "-i", "0.2", "-W", "5"]
+        long = world.popen([*command, "-c", "12", plan.WEB.v4], stdout=subprocess.PIPE, text=True)
+        short = world.popen([*command, "-c", "3", plan.WEB.v4], stdout=subprocess.PIPE, text=True)
+        said = [process.communicate(timeout=PATIENCE)[0] for process in (short, long)]
+        assert firewall.engine.running
+        assert "3 received" in ping(world, plan.WEB.v4).stdout, "the next one has it for itself"
+    assert [" 0 received" in text for text in said] == [False, False]
+    assert {long.pid, short.pid} <= set(asked)
+
+
+def test_a_raw_socket_that_makes_up_tcp_is_blocked(
+    world: World, name: str, capture: Capture, tmp_path: Path
+) -> None:
+    """Not only what opens a connection: whatever has no connection of its own."""
+    code = """
+import socket, struct
+made = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+for flags in (0x02, 0x10, 0x12, 0x18, 0x04):
+    try:
+        made.sendto(struct.pack("!HHIIBBHHH", 4000, 80, 1, 1, 0x50, flags, 100, 0, 0), ("10.77.0.10", 0))
+        print("sent")
+    except PermissionError:
+        print("refused")
+made.sendto(bytes(4), ("10.77.0.10", 0))  # no header that could be read
+"""
+    with guard(
+        world, name, "--policy", write(tmp_path / "policy.toml", '[default]\nout = "block"\n')
+    ) as firewall:
+        with world.popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+            output, _ = process.communicate(timeout=PATIENCE)
+        firewall.stop()
+    assert output.split() == ["refused"] * 5
+    assert [packet for packet in capture.packets() if packet.protocol == Protocol.TCP] == []
+
+
 def test_whatever_a_raw_socket_sends_is_asked_about(world: World, name: str, capture: Capture) -> None:
     """A protocol that nobody knows, of a program whose path is known, from the making of its socket."""
     asked: list[Connection] = []

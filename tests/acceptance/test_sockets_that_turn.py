@@ -417,8 +417,12 @@ if {connect}:
 write = (lambda: it.send(b"x")) if {connect} else (lambda: it.sendto(b"x", A))
 assert write() == 1 and it.recv(10) == b"x"
 step("accepted")
-assert tries(write) == "PermissionError"
+said = tries(write)
+assert said == "PermissionError" or ({connect} and said in ("ConnectionAbortedError", "OSError")), said
 step("blocked")
+if {connect}:  # the socket was cut, or will be
+    it = made()
+    it.connect(A)
 assert write() == 1 and it.recv(10) == b"x"
 """,
         )
@@ -526,7 +530,7 @@ assert them[1].recv(10) == b"x"
 step("connected")
 for it in them:
     for _ in range(3):
-        it.send(b"leak")
+        tries(lambda: it.send(b"leak"))  # an error where the socket is cut already
 """,
         )
         assert program.said() == "connected"

@@ -15,6 +15,7 @@ from acceptance.harness import guard, until, write
 from livelab import HOLDS, PATIENCE, Agent, compile_bpf, holds_in, new_pins, scope_of
 from tidewaiter import Connection, Firewall, Verdict
 from tidewaiter.host import namespace
+from tidewaiter.kernel import bpffs
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 
@@ -255,6 +256,8 @@ def strangers(world: World, folder: Path) -> Iterator[None]:
         subprocess.run(["bpftool", *arguments], check=True)
 
     with ExitStack() as stack:
+        bpffs.ensure()
+        pins.parent.mkdir(parents=True, exist_ok=True)
         bpftool("prog", "loadall", built, pins)
         stack.callback(shutil.rmtree, pins)
         for program, place in places.items():

@@ -278,6 +278,8 @@ def test_counted_says_what_has_moved() -> None:
     assert moved is not None
     assert (moved.sent, moved.received) == (10, 20)
     assert driver.counted(FLOW, 10, 20) is None
+    assert driver.counted(FLOW, 0, 0) is None, "its entry is gone: nothing has been taken back"
+    assert (moved.sent, moved.received) == (10, 20)
     driver.ended(FLOW, 10, 20, 2)
     assert driver.counted(FLOW, 11, 20) is None
 

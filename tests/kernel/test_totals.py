@@ -76,6 +76,6 @@ def test_a_reading_that_is_given_up_leaves_nothing_open(world: World, agent: Age
         for _ in range(5):
             next(iter(firewall.engine.machine._totals.read()))
         deadline = time.monotonic() + 2
-        while len(os.listdir("/proc/self/fd")) != before and time.monotonic() < deadline:  # noqa: PTH208
+        while len(os.listdir("/proc/self/fd")) > before and time.monotonic() < deadline:  # noqa: PTH208
             time.sleep(0.01)
-        assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+        assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208

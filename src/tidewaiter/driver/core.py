@@ -183,8 +183,12 @@ class Driver:
 
     def counted(self, flow: bytes, sent: int, received: int) -> Connection | None:
         """Totals so far, payload bytes. Returns the connection if it is known and has moved."""
-        connection, totals = self._connections.get(flow), (sent, received)
-        if connection is None or connection.ended or (connection.sent, connection.received) == totals:
+        connection = self._connections.get(flow)
+        if connection is None or connection.ended:
+            return None
+        # never less than before: the kernel's entry may be gone already, or new
+        totals = max(connection.sent, sent), max(connection.received, received)
+        if (connection.sent, connection.received) == totals:
             return None
         connection.sent, connection.received = totals
         return connection

@@ -28,7 +28,7 @@ from tidewaiter.kernel.records import EventKind, Home, Record
 from tidewaiter.kernel.ring import Ring
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import Direction, Protocol
+from tidewaiter.model.key import HAVE_CONNECTIONS, Protocol
 from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 
@@ -148,12 +148,16 @@ class Machine:
                     verdict = connection.verdict
                 else:
                     data, since = self._held.pop(flow, (None, now))
-                    if data is None or flow in self._records:
+                    if (
+                        data is None
+                        or flow in self._records
+                        or flow[records.PROTOCOL] not in HAVE_CONNECTIONS
+                    ):
                         actions += self._hold((number, packet), hook, flow, data, payload, since)
                         continue
                     connection = self._connection(data)
                     judged = judge(connection)
-                    if judged is None or not judged.permanent or not connection.remembers:
+                    if judged is None or not judged.permanent:
                         self._index(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
@@ -194,9 +198,7 @@ class Machine:
     def count(self) -> list[Connection]:
         """Asks the kernel for the totals of every connection; returns those that have moved."""
         totals = self._datagram_totals()
-        for (
-            data
-        ) in self._totals.read():  # what a socket has counted itself goes before what is said of its flow
+        for data in self._totals.read():  # what a socket has counted goes before what is said of its flow
             record = records.unpack(data)
             totals[data[records.FLOW]] = record.sent, record.received
         moved = [self.driver.counted(flow, sent, received) for flow, (sent, received) in totals.items()]
@@ -254,16 +256,18 @@ class Machine:
         whole = int(connection.key.local) and (connection.key.local_port or not connection.remembers)
         if connection.verdict is Verdict.PERMANENT_BLOCK and not whole:
             return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
-        self._index(flow, data)
-        return self.driver.decided(flow, connection, now)
+        name = records.name(data)
+        self._index(name, data)
+        return self.driver.decided(name, connection, now)
 
     def _hold(
         self, token: Token, hook: int, flow: bytes, data: bytes | None, payload: bytes, now: int
     ) -> list[Action]:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
-            self._index(flow, data)
-            return self.driver.packet(flow, self._connection(data), token, payload, now)
+            name = records.name(data)
+            self._index(name, data)
+            return self.driver.packet(name, self._connection(data), token, payload, now)
         known = self.driver.find(flow)
         if known is None and (data := self._verdicts.search(flow)):
             return self._hold(token, hook, flow, data, payload, now)
@@ -280,24 +284,31 @@ class Machine:
         return records.connection(record, self._owners.of(record), self._rule_names)
 
     def _index(self, flow: bytes, data: bytes) -> None:
+        before = self._records.get(flow)
+        if (
+            before is not None and before[records.COOKIE] != data[records.COOKIE]
+        ):  # another socket's of the same ends
+            self._by_cookie[int.from_bytes(before[records.COOKIE], "little")].discard(flow)
         self._records[flow] = data
-        if _ends_with_socket(data):
+        if records.ends_with_socket(data):
             cookie = int.from_bytes(data[records.COOKIE], "little")
             if cookie:
                 self._by_cookie[cookie].add(flow)
 
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
-        for flow in tuple(self._by_cookie.get(record.cookie, ())):
-            actions += self._close(flow, self._records[flow], now)
+        for flow in tuple(self._by_cookie.pop(record.cookie, ())):
+            data = self._records.get(flow)
+            if data is not None:
+                actions += self._close(flow, data, now)
         return actions
 
     def _waited_for(self, flow: bytes) -> bool:
-        return flow in self._held or self.driver.packets.waiting(flow) > 0
+        return records.flow_of(flow) in self._held or self.driver.packets.waiting(flow) > 0
 
     def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
         """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
-        if flow[_PROTOCOL] != Protocol.TCP and self._waited_for(flow):
+        if flow[records.PROTOCOL] != Protocol.TCP and self._waited_for(flow):
             self._closed[flow] = data, now
             return []
         return self._over(flow, data, now)
@@ -306,7 +317,7 @@ class Machine:
         record = records.unpack(data)
         sent, received = record.sent, record.received
         self._records.pop(flow, None)
-        if _ends_with_socket(data):
+        if records.ends_with_socket(data):
             flows = self._by_cookie.get(record.cookie, set())
             flows.discard(flow)
             if not flows:
@@ -384,10 +395,3 @@ class Machine:
 
 _RELEASED = int(Home.RELEASED)
 _EVENT_HOME = records.EVENT_CONNECTION.start + records.HOME
-_DIRECTION = records.CONNECTION.offset("direction")
-_PROTOCOL = records.CONNECTION.offset("protocol") - records.FLOW.start
-
-
-def _ends_with_socket(data: bytes) -> bool:
-    """A datagram socket may have many peers, which end with it; and so does what was forwarded for any socket."""
-    return data[records.FLOW][_PROTOCOL] != Protocol.TCP or data[_DIRECTION] == Direction.FORWARD

@@ -47,7 +47,9 @@ class VerdictCache:
         """For one packet, whichever way it goes. What its flow has carried meanwhile stays."""
         for key in _flow_keys(data):
             known = self._flows.get(key)
-            if known is not None and known[records.EPOCH] == data[records.EPOCH]:
+            if known is not None and all(
+                known[part] == data[part] for part in (records.EPOCH, records.COOKIE)
+            ):
                 self._flows.put(key, records.answered(known, verdict, Tier.PYTHON))
 
     def renew(self, data: bytes, verdict: Verdict, totals: Totals) -> None:

@@ -65,7 +65,7 @@ int tw_create(struct bpf_sock *ctx)
 	__builtin_memcpy(&c->owner, &owner, sizeof(owner));
 	c->namespace = *namespace;
 	c->cookie = cookie;
-	c->flags = TW_MARKER;
+	c->flags = TW_MARKER | TW_RAW;
 	/* where there is no room its packets are not held, and the gate has the last word on them */
 	bpf_map_update_elem(&makers, &cookie, &owner, BPF_ANY);
 	return 1;

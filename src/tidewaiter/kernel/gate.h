@@ -57,8 +57,10 @@ __noinline int tw_without_connection(struct tw_connection *c, struct tw_connecti
 	}
 	if (!flow)
 		return verdict;
-	if (verdict == TW_UNDECIDED && settings->enforce) {
-		verdict = incoming ? tw_answer_by_addresses(settings, seen, &key) : flow->verdict;
+	if (verdict == TW_UNDECIDED && settings->enforce && incoming) {
+		verdict = tw_answer_by_addresses(settings, seen, &key);
+	} else if (verdict == TW_UNDECIDED && settings->enforce) {
+		verdict = flow->verdict;
 		flow->verdict = TW_UNDECIDED; /* the answer was for this packet */
 	} else {
 		flow->verdict = verdict;

@@ -81,6 +81,9 @@ __noinline int tw_hold_other(struct tw_connection *seen, __u64 cookie, int incom
 		seen->direction = TW_IN;
 		tw_key_by_addresses(&key, seen);
 		flow = bpf_map_lookup_elem(&flows, &key);
+		cookie = flow ? flow->cookie : 0;
+		if (cookie && !bpf_map_lookup_elem(&makers, &cookie))
+			flow = NULL; /* its socket is closed: this is no reply to it */
 		if (!flow && !settings->whole)
 			return 0; /* for a program that is none of ours, or for nobody */
 		if (flow) {

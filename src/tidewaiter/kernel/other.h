@@ -34,19 +34,23 @@ static __always_inline void tw_decide_packet(struct tw_connection *seen, const s
 	if (flow) {
 		seen->direction = flow->direction;
 		seen->opened = flow->opened;
+		seen->sent = flow->sent;
+		seen->received = flow->received;
 		seen->flags = flow->flags;
 	}
 	tw_decide(seen, 1);
 }
 
-/* Replies are found by their addresses: they belong to whoever has sent there last. */
+/* Replies are found by their addresses: they belong to whoever sent there first, of those that still may. */
 static __always_inline void tw_expect_replies(const struct tw_connection *sent, struct tw_flow_key *key)
 {
 	struct tw_connection *copy, *known;
+	__u64 cookie;
 
 	tw_key_by_addresses(key, sent);
 	known = bpf_map_lookup_elem(&flows, key);
-	if (known && known->cookie == sent->cookie && known->epoch == sent->epoch)
+	cookie = known ? known->cookie : 0;
+	if (known && known->epoch == sent->epoch && (cookie == sent->cookie || bpf_map_lookup_elem(&makers, &cookie)))
 		return; /* an answer may lie there */
 	bpf_map_update_elem(&flows, key, sent, BPF_ANY);
 	copy = bpf_map_lookup_elem(&flows, key);

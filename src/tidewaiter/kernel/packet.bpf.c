@@ -229,7 +229,7 @@ static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_b
 		seen->namespace = *namespace;
 	}
 	/* only a SYN opens a TCP connection; what it leads to has storage of its own */
-	if (seen->protocol == IPPROTO_TCP && (tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	if (seen->protocol == IPPROTO_TCP && (tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && (incoming || !c || !(c->flags & TW_RAW)))
 		return TW_PERMANENT_ACCEPT;
 	seen->home = TW_HOME_ADDRESSES;
 	seen->direction = incoming ? TW_IN : TW_OUT;
@@ -287,10 +287,15 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	__u8 protocol;
 	int verdict;
 
-	if (!settings || !tw_see(skb, &sight, incoming))
+	if (!settings)
 		return TW_GO;
-	protocol = sight.ends.protocol;
 	sk = skb->sk;
+	if (!tw_see(skb, &sight, incoming)) {
+		/* the kernel sends no such thing itself, but for later fragments */
+		c = sk && !incoming ? bpf_sk_storage_get(&sockets, sk, 0, 0) : NULL;
+		return c && (c->flags & TW_RAW) && settings->enforce ? TW_SILENCE : TW_GO;
+	}
+	protocol = sight.ends.protocol;
 	if (sk) {
 		c = bpf_sk_storage_get(&sockets, sk, 0, 0);
 		if (!c && tw_adopted(bpf_get_socket_cookie(skb)))
@@ -302,12 +307,12 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	}
 	if (incoming && protocol == IPPROTO_TCP && (sight.tcp_flags & TCP_RST))
 		return TW_GO; /* it ends what it belongs to; our own refusals come this way */
-	if (tw_is_other(protocol)) {
+	if (c && sight.routed) {
+		verdict = TW_PERMANENT_DROP; /* past its verdict */
+	} else if (tw_is_other(protocol) || (incoming && protocol == IPPROTO_UDP && c && (c->flags & TW_RAW))) {
 		verdict = TW_PERMANENT_ACCEPT; /* of the kernel's own, or of a socket that was open before us */
 		if (c && !(incoming && sight.control))
 			verdict = tw_without_connection(c, &sight.ends, sight.payload, incoming);
-	} else if (c && sight.routed) {
-		verdict = TW_PERMANENT_DROP; /* past its verdict */
 	} else if (c && (c->flags & TW_CONNECTED) && tw_is_of(c, &sight.ends, incoming)) {
 		if (c->protocol == IPPROTO_UDP && !(c->flags & TW_REGISTERED))
 			tw_learn_ends(c, &sight.ends);

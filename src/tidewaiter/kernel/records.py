@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tidewaiter.kernel import objects
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import Address, ConnectionKey, Direction
+from tidewaiter.model.key import HAVE_CONNECTIONS, Address, ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import Packet
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
@@ -34,6 +34,7 @@ class Flag(IntFlag):
     """enum tw_flag."""
 
     CONNECTED = 1
+    RAW = 2
     REGISTERED = 4
     REPORTED = 8
     MARKER = 16
@@ -71,6 +72,10 @@ def _span(first: str, last: str, size: int) -> slice:
 FLOW = _span("namespace", "remote_port", 2)
 """The bytes of struct tw_connection that name it."""
 
+PROTOCOL = CONNECTION.offset("protocol") - FLOW.start
+"""Where in a flow its protocol is."""
+
+_DIRECTION = CONNECTION.offset("direction")
 COOKIE = _span("cookie", "cookie", 8)
 EPOCH = _span("epoch", "epoch", 4)
 HOME = CONNECTION.offset("home")
@@ -197,6 +202,22 @@ def connection_of_packet(packet: Packet, incoming: bool, namespace: int) -> Conn
         here, there = there, here
     name = ConnectionKey(packet.protocol, *here, *there, namespace)
     return Connection(id=0, key=name, direction=Direction.IN if incoming else Direction.OUT, process=UNKNOWN)
+
+
+def name(connection: bytes) -> bytes:
+    """What a connection is called for the driver: its flow, and its socket where flows have no ports to tell them by."""
+    flow = connection[FLOW]
+    return flow if flow[PROTOCOL] in HAVE_CONNECTIONS else flow + connection[COOKIE]
+
+
+def flow_of(name: bytes) -> bytes:
+    """The flow in a name."""
+    return name[: FLOW.stop - FLOW.start]
+
+
+def ends_with_socket(connection: bytes) -> bool:
+    """Whether a socket takes it along: datagrams may be for many peers; and so does what was forwarded for one."""
+    return connection[FLOW][PROTOCOL] != Protocol.TCP or connection[_DIRECTION] == Direction.FORWARD
 
 
 def answered(connection: bytes, verdict: Verdict, tier: Tier, rule: int = NO_RULE) -> bytes:

@@ -40,6 +40,22 @@ static __always_inline void tw_expect(const struct tw_config *settings, struct t
 	bpf_map_update_elem(&flows, key, in, BPF_ANY);
 }
 
+/* The gate sees the packet as it is then, but the reply comes from where this one was to go. */
+static __always_inline void tw_await_reply(const struct tw_connection *flow, struct tw_connection *seen, struct tw_flow_key *key)
+{
+	struct tw_connection *copy;
+
+	seen->namespace = tw_namespace;
+	tw_key_by_addresses(key, seen);
+	bpf_map_update_elem(&flows, key, flow, BPF_ANY);
+	copy = bpf_map_lookup_elem(&flows, key);
+	if (!copy)
+		return;
+	tw_learn_ends(copy, seen);
+	copy->home = TW_HOME_ADDRESSES;
+	copy->flags |= TW_REPORTED;
+}
+
 /* A socket with many peers: the gate sees where the packet goes now. */
 static __always_inline void tw_follow(const struct tw_connection *flow, struct tw_connection *seen, struct tw_flow_key *key)
 {
@@ -76,6 +92,8 @@ __noinline int tw_find_target(struct __sk_buff *skb, __u64 cookie)
 	}
 	if (!known || known->verdict != tw_target)
 		return 0;
+	if (sight.ends.protocol == IPPROTO_UDP)
+		tw_await_reply(known, &sight.ends, &key);
 	if (many)
 		tw_follow(known, &sight.ends, &key);
 	tw_expect(settings, &sight.ends, &key);

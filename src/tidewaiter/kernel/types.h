@@ -42,6 +42,7 @@ enum tw_home {
 
 enum tw_flag {
 	TW_CONNECTED = 1,  /* the socket has one peer: its storage is this connection */
+	TW_RAW = 2,        /* a raw socket, or one of another protocol than TCP and UDP */
 	TW_REGISTERED = 4, /* the reply of this datagram flow finds it by addresses */
 	TW_REPORTED = 8,   /* Python has been told of it */
 	TW_MARKER = 16,    /* `pending` only: this socket has flows that may be undecided */

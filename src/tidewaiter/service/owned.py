@@ -7,6 +7,7 @@ packet by packet: the next owner is asked about the next one.
 from __future__ import annotations
 
 import errno
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -22,6 +23,8 @@ from tidewaiter.policy.rule import Answer
 from tidewaiter.protocol.command import ClearCache, Command, GetBandwidthStats, Update, VerdictCommand
 from tidewaiter.protocol.info import Severity
 from tidewaiter.service.engine import Counted, Engine, Listener, Settings
+
+log = logging.getLogger("tidewaiter")
 
 ASK = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
 """The owner is the policy, where there is no other."""
@@ -104,9 +107,14 @@ class OwnedDriver:
         if isinstance(command, VerdictCommand | Update) and command.verdict.redirects and not self._redirects:
             self.device.log(Severity.ERROR, "This driver redirects nothing: the verdict changes nothing")
             return []
-        actions = self.device.command(command, time.monotonic_ns())
-        self._told()
-        return actions
+        try:
+            return self.device.command(command, time.monotonic_ns())
+        except Exception:
+            log.exception("a command of the owner failed: %s", type(command).__name__)
+            self.device.log(Severity.ERROR, f"{type(command).__name__} failed; the driver goes on")
+            return []
+        finally:
+            self._told()
 
     def _ended(self) -> None:
         self.over = True
