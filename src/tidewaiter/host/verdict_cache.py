@@ -92,6 +92,10 @@ class VerdictCache:
     def forget(self, data: bytes) -> None:
         """Clears away what the kernel keeps of a datagram flow that is over."""
         for key in _flow_keys(data):
+            if data[_PROTOCOL] not in HAVE_CONNECTIONS:
+                known = self._flows.get(key)
+                if known is not None and known[records.COOKIE] != data[records.COOKIE]:
+                    continue  # another socket's, with the same ends
             self._flows.delete(key)
         if data[records.HOME] == Home.RELEASED:  # the kernel has left its question to us
             self._pending.delete(data[records.COOKIE])

@@ -205,7 +205,7 @@ def connection_of_packet(packet: Packet, incoming: bool, namespace: int) -> Conn
 
 
 def name(connection: bytes) -> bytes:
-    """What a connection is called for the driver: its flow, and its socket where flows have no ports to tell them by."""
+    """What the driver calls a connection: its flow, and its socket where flows have no ports to tell them by."""
     flow = connection[FLOW]
     return flow if flow[PROTOCOL] in HAVE_CONNECTIONS else flow + connection[COOKIE]
 
