@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from livelab import Agent, capture_at, eventually, left_of, new_name, scope_of
+from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, scope_of
 from tidewaiter.driver.core import Asked, Decided, Ended
 from tidewaiter.host import install
 from tidewaiter.host.machine import Machine
@@ -207,10 +207,11 @@ def test_totals_are_told_only_when_they_move(world: World, agent: Agent) -> None
 
     with engine_in(world, Policy(), listener=listener, count_every=0.05):
         tcp, udp = agent.do("tcp", ECHO, say="12345"), agent.do("udp", ECHO6, say="123")
-        time.sleep(0.4)
+        eventually(lambda: {(6, 5, 5), (17, 3, 3)} <= set(seen), "they are counted", PATIENCE)
         agent.do("say", of=tcp.id, say="12345")
         agent.do("say", of=udp.id, say="123")
-        time.sleep(0.4)
+        eventually(lambda: {(6, 10, 10), (17, 6, 6)} <= set(seen), "they are counted again", PATIENCE)
+        time.sleep(0.2)  # several counts without a move
     for protocol, said in ((6, 5), (17, 3)):
         told = [totals for kind, *totals in seen if kind == protocol]
         halfway = [[said, 0], [2 * said, said]]  # a count between a question and its answer

@@ -51,6 +51,8 @@ def test_what_is_refused_now_is_cut_at_once(
     with capture_at(world) as capture, engine_in(world, Policy(), **options) as engine:
         opened = agent.do(do, to, say="hello")
         hearing = agent.start("hear", of=opened.id, timeout=LONG)
+        if not quiet:
+            eventually(lambda: any(type(event) is Decided for event in seen), "it is told of", PATIENCE)
         capture.packets()
         engine.load(all_that_go_out(answer))
         result = hearing.result(PATIENCE)
