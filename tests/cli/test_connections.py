@@ -85,7 +85,8 @@ def rows(*arguments: str) -> list[str]:
     return [line.rstrip() for line in result.stdout.splitlines()]
 
 
-def test_no_firewall_runs(fake: Fake) -> None:
+def test_no_firewall_runs(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.state, "names", list)
     result = run("--name", "nobody")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: no firewall 'nobody' runs here; start one with `tidewaiter run`\n"
