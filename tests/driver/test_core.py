@@ -202,6 +202,17 @@ def test_what_the_kernel_decided_is_told_once() -> None:
     assert driver.find(FLOW) is new
 
 
+def test_what_was_met_and_is_told_by_the_kernel_too_is_told_once() -> None:
+    """The host meets what is open when it starts; the kernel's word on the newest of that is still on its way."""
+    driver = Driver()
+    met, told = (connection(verdict=Verdict.PERMANENT_ACCEPT) for _ in range(2))
+    driver.decided(FLOW, met, 4)
+    driver.decided(FLOW, told, 5)
+    assert driver.events() == [Decided(met, 0, first=True)]
+    driver.decided(FLOW, connection(verdict=Verdict.PERMANENT_DROP), 6)
+    assert driver.events() == [Decided(met, 0, first=False)]
+
+
 def test_what_the_host_decided_on_sight_has_waited() -> None:
     driver, new = Driver(), connection(verdict=Verdict.PERMANENT_ACCEPT)
     driver.decided(FLOW, new, 4, held=3)

@@ -317,9 +317,10 @@ class DriverMachine(RuleBasedStateMachine):
     def kernel_decides(self, flow: bytes, cookie: int, epoch: int, verdict: Verdict, held: int) -> None:
         model, known = self.model, self.model.find_open(flow)
         if known and known.cookie == cookie:
+            if (known.epoch, known.verdict, known.rule) != (epoch, verdict, "kernel's"):
+                model.tell("decided", known.number, 0, False)
             known.epoch = epoch
             known.verdict, known.rule, known.tier = verdict, "kernel's", Tier.KERNEL
-            model.tell("decided", known.number, 0, False)
             for packet in [one for one in model.waiting if one.of is known and verdict in PERMANENT]:
                 model.waiting.remove(packet)
                 model.release(packet.token, packet.payload, verdict)

@@ -356,6 +356,18 @@ def test_what_the_kernel_decides_alone_is_told_with_its_rule(world: World, agent
         assert stepper.until(Decided, 2)[1].connection.rule == "no"
 
 
+@KINDS
+def test_what_was_met_is_not_told_again_by_the_kernels_word(world: World, agent: Agent, kind: str) -> None:
+    """A program may be quicker than the firewall's first look at what is open."""
+    with machine_in(world, Policy()) as stepper:
+        opened = agent.do(kind, ECHO, say="hello")
+        stepper.machine.carry_out(stepper.machine.meet())
+        agent.do("close", of=opened.id)
+        stepper.until(Ended)
+        decided = [event for event in stepper.events if type(event) is Decided]
+        assert [(one.first, one.connection.key.local_port) for one in decided] == [(True, opened.port)]
+
+
 def test_refused_at_connect_begins_and_ends_at_once(world: World, agent: Agent) -> None:
     with machine_in(world, Policy(defaults={Direction.OUT: Answer.BLOCK})) as stepper:
         for kind in ("tcp", "udp"):

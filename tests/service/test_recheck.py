@@ -60,7 +60,7 @@ def test_what_is_refused_now_is_cut_at_once(
         left = [one for one in capture.to_port(7) if one.payload or one.tcp_flags & 5]
         assert left == []  # no data, no FIN, no RST; an acknowledgement may have been on its way
         eventually(lambda: engine.statistics()["cut"] == 1, "it is counted", PATIENCE)
-        if quiet or do == "udp":  # a datagram socket is cut as surely; now and then nobody is told
+        if quiet:
             return
         eventually(lambda: len([1 for event in seen if type(event) is Decided]) == 2, "it is told", PATIENCE)
         said = [event.connection for event in seen if type(event) is Decided][1]

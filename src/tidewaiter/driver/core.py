@@ -155,7 +155,8 @@ class Driver:
         """The kernel has decided it, or the host on sight, after its first packet had waited ``held`` nanoseconds.
         One that was refused at connect has no flow: ``b""``.
 
-        For a known connection the policy has changed; packets held for it get a permanent verdict too.
+        For a known connection the policy has changed; packets held for it get a permanent verdict too. What is known
+        already is told once: the host may meet a connection before the kernel's word on it arrives.
         """
         if not flow:
             return self._refused(connection, now)
@@ -165,12 +166,18 @@ class Driver:
         ]
         first = _BEGIN in steps
         actions = self._begin(flow, it, now) if first else []
+        news = first or (it.verdict, it.rule, it.epoch) != (
+            connection.verdict,
+            connection.rule,
+            connection.epoch,
+        )
         it.verdict, it.rule, it.tier = connection.verdict, connection.rule, connection.tier
         it.decided, it.epoch = now, connection.epoch
         if _RELEASE_ALL in steps:
             going = self.packets.take_flow(flow)
             actions += [self._release(it, one.token, one.payload, it.verdict) for one in going]
-        self._tell(Decided(it, held if first else 0, first))
+        if news:
+            self._tell(Decided(it, held if first else 0, first))
         return actions
 
     def established(self, flow: bytes, now: int) -> None:

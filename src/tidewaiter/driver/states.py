@@ -59,7 +59,7 @@ class Step(StrEnum):
     RELEASE_ALL = "let all its packets go by the verdict, in order"
     THROW_AWAY = "drop the packet"
     ABANDON = "drop all its packets"
-    TELL_DECIDED = "tell that it is decided (of single packets, where that has changed)"
+    TELL_DECIDED = "tell that it is decided, where that is news"
     TELL_ESTABLISHED = "tell that it is established, once"
     TELL_ENDED = "tell that it has ended, with its totals"
     FORGET = "forget it"
