@@ -172,7 +172,7 @@ def test_what_the_options_mean(engine: type[Engine], policy: Path, tmp_path: Pat
         name="lab",
         scope=Scope(group, (namespace,)),
         mode=Mode.OBSERVE,
-        fail_open=True,
+        fail="open",
         timeout=2.5,
         on_timeout=Verdict.PERMANENT_DROP,
     )

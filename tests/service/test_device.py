@@ -319,7 +319,7 @@ def test_there_is_one_owner_at_a_time(world: World, agent: Agent, path: Path) ->
 def test_without_an_owner_fail_decides_packet_by_packet(
     world: World, agent: Agent, path: Path, fail_open: bool
 ) -> None:
-    with capture_at(world) as capture, serving(world, path, fail_open=fail_open) as server:
+    with capture_at(world) as capture, serving(world, path, fail="open" if fail_open else "closed") as server:
         tried = agent.do("udp", ECHO, say="x", timeout=0.5)
         assert (tried.error is None) is fail_open
         if not fail_open:

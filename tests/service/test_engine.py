@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, 
 from tidewaiter.driver.core import Asked, Decided, Ended
 from tidewaiter.host import install
 from tidewaiter.host.machine import Machine
+from tidewaiter.host.redirect import RedirectPorts
+from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
@@ -24,6 +27,8 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy, Rule
 from tidewaiter.service import engine as module
 from tidewaiter.service.engine import Counted, Engine, Settings
+from tidewaiter.service.firewall import Firewall
+from tidewaiter.service.local_device import Device
 
 pytestmark = pytest.mark.live
 
@@ -49,6 +54,22 @@ def engine_in(world: World, policy: Policy = ASK, **options: Any) -> Iterator[En
         assert engine.stop() == []
         assert not engine.running
         assert left_of(world, settings.name) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"fail": "ajar"}, "fail is 'open' or 'closed', not 'ajar'"),
+        ({"redirect": RedirectPorts(tunnel=0)}, "the redirect port tunnel is 0"),
+        ({"redirect": RedirectPorts(tunnel=53)}, "two redirect targets share a port: 53, 53, 719"),
+        ({"on_timeout": Verdict.REDIRECT_TUNNEL}, "this firewall redirects nothing"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
+    """Whoever makes them, `Firewall`, `Device` or a command, hears the same sentence."""
+    for make in (Settings, Firewall, Device):
+        with pytest.raises(ValueError, match=sentence):
+            make(scope=Scope(tmp_path, ()), **wrong)
 
 
 def test_it_runs_until_it_is_stopped(world: World) -> None:
@@ -88,7 +109,7 @@ def test_a_question_that_nobody_answers_is_answered_in_time(
 @pytest.mark.parametrize("open_", [True, False], ids=["open", "closed"])
 def test_what_waits_at_the_end_is_resolved_as_fail_says(world: World, agent: Agent, open_: bool) -> None:
     asked: list[Asked] = []
-    with engine_in(world, fail_open=open_, ask=asked.append) as engine:
+    with engine_in(world, fail="open" if open_ else "closed", ask=asked.append) as engine:
         waiting = agent.start("tcp", ECHO, timeout=3)
         eventually(lambda: bool(asked), "the question")
     statistics = engine.driver.statistics
@@ -279,7 +300,7 @@ def test_a_policy_can_only_be_loaded_while_it_runs(world: World) -> None:
 
 def test_an_answer_after_the_end_does_nothing(world: World, agent: Agent) -> None:
     asked: list[Asked] = []
-    with engine_in(world, fail_open=True, ask=asked.append) as engine:
+    with engine_in(world, fail="open", ask=asked.append) as engine:
         waiting = agent.start("tcp", ECHO)
         eventually(lambda: bool(asked), "the question")
     engine.answer(asked[0].packet, Verdict.PERMANENT_BLOCK)

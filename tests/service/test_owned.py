@@ -20,8 +20,8 @@ HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 KEY = ConnectionKey(Protocol.TCP, HERE, 4000, THERE, 443)
 
 
-def driver(fail_open: bool = False) -> OwnedDriver:
-    return OwnedDriver(Settings(fail_open=fail_open), lambda: None)
+def driver(fail: str = "closed") -> OwnedDriver:
+    return OwnedDriver(Settings(fail=fail), lambda: None)
 
 
 def of(pid: int) -> Connection:
@@ -36,9 +36,9 @@ def test_there_is_one_owner() -> None:
     assert caught.value.errno == errno.EBUSY
 
 
-@pytest.mark.parametrize(("fail_open", "verdict"), [(True, Verdict.ACCEPT), (False, Verdict.DROP)])
-def test_without_an_owner_each_packet_goes_as_fail_says(fail_open: bool, verdict: Verdict) -> None:
-    assert driver(fail_open)._decide(of(1)) is verdict
+@pytest.mark.parametrize(("fail", "verdict"), [("open", Verdict.ACCEPT), ("closed", Verdict.DROP)])
+def test_without_an_owner_each_packet_goes_as_fail_says(fail: str, verdict: Verdict) -> None:
+    assert driver(fail)._decide(of(1)) is verdict
 
 
 def test_an_owner_is_asked_about_everybody_else() -> None:

@@ -13,7 +13,7 @@ from tidewaiter.cli.options import VERDICTS, load_policy, scope_options, waiting
 from tidewaiter.cli.watching import changes, signals
 from tidewaiter.host import state
 from tidewaiter.host.privileges import drop_privileges, missing_privileges
-from tidewaiter.host.redirect import RedirectPorts, check_ports
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
@@ -108,15 +108,19 @@ def driver(
         with one_sentence():
             changed = changes(policy_file)
             next(changed)  # what changes while we start counts
-            settings = Settings(
-                name=name,
-                scope=Scope.of(cgroup, netns),
-                fail_open=fail == "open",
-                timeout=timeout,
-                on_timeout=VERDICTS[on_timeout],
-                held=held,
-                redirect=_ports(name_server_port, tunnel_port, split_tunnel_port) if redirect else None,
-            )
+            ports = RedirectPorts(name_server_port, tunnel_port, split_tunnel_port) if redirect else None
+            try:
+                settings = Settings(
+                    name=name,
+                    scope=Scope.of(cgroup, netns),
+                    fail=fail,
+                    timeout=timeout,
+                    on_timeout=VERDICTS[on_timeout],
+                    held=held,
+                    redirect=ports,
+                )
+            except ValueError as error:
+                raise Failure(str(error)) from error
             policy = load_policy(policy_file) if policy_file else ASK
             server = _server(device, settings, access, policy)
             bpffs.ensure()
@@ -134,13 +138,6 @@ def driver(
     failure = server.failure or server.engine.failure
     if failure is not None:
         raise Failure(f"the driver ended by an error: {failure}")
-
-
-def _ports(*numbers: int) -> RedirectPorts:
-    try:
-        return check_ports(RedirectPorts(*numbers))
-    except ValueError as error:
-        raise Failure(f"{error}") from error
 
 
 def _server(device: Path | None, settings: Settings, access: Access, policy: Policy) -> DeviceServer:

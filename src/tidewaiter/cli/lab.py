@@ -91,7 +91,7 @@ def lab(
                     name=world.name,
                     scope=Scope.of(world.cgroup, world.client_namespace),
                     mode=Mode(mode),
-                    fail_open=fail == "open",
+                    fail=fail,
                     timeout=timeout,
                     on_timeout=VERDICTS[on_timeout],
                     held=held,

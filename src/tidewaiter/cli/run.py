@@ -97,7 +97,7 @@ def run(
                 name=name,
                 scope=Scope.host() if device else Scope.of(cgroup, netns),
                 mode=Mode(mode),
-                fail_open=fail == "open",
+                fail=fail,
                 timeout=timeout,
                 on_timeout=VERDICTS[on_timeout],
                 held=held,

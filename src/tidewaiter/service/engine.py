@@ -21,7 +21,7 @@ from tidewaiter.host import install
 from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
 from tidewaiter.host.machine import Judge, Machine
-from tidewaiter.host.redirect import RedirectPorts
+from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
@@ -67,19 +67,33 @@ Listener = Callable[[Event | Counted], None]
 class Settings:
     """How to run. ``timeout`` in seconds: how long a packet waits for an answer before ``on_timeout`` is it.
 
-    ``held`` bounds the packets that wait; the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``:
-    where the verdicts that redirect lead to; None: they are not allowed, and what has one is dropped.
+    ``fail``, "closed" or "open": what happens to what is undecided when we die. ``held`` bounds the packets that wait;
+    the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``: where the verdicts that redirect lead
+    to; None: they are not allowed, and what has one is dropped. Raises ValueError for what is none of that.
     """
 
     name: str = "host"
     scope: Scope = field(default_factory=Scope.host)
     mode: Mode = Mode.ENFORCE
-    fail_open: bool = False
+    fail: str = "closed"
     timeout: float = 30.0
     on_timeout: Verdict = Verdict.PERMANENT_BLOCK
     held: int = 1024
     count_every: float = 0.0
     redirect: RedirectPorts | None = None
+
+    def __post_init__(self) -> None:
+        if self.fail not in ("open", "closed"):
+            raise ValueError(f"fail is 'open' or 'closed', not {self.fail!r}")
+        if self.redirect is not None:
+            check_ports(self.redirect)
+        elif self.on_timeout.redirects:
+            raise ValueError(NO_REDIRECT)
+
+    @property
+    def fail_open(self) -> bool:
+        """Whether what is undecided goes on then."""
+        return self.fail == "open"
 
 
 class Engine:

@@ -24,9 +24,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from tidewaiter.driver.core import Asked, Event
-from tidewaiter.host.redirect import RedirectPorts, check_ports
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
-from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
@@ -128,21 +127,16 @@ class Firewall:
         redirect: RedirectPorts | None = None,
         name: str = "host",
     ) -> None:
-        if fail not in ("open", "closed"):
-            raise ValueError(f"fail is 'open' or 'closed', not {fail!r}")
         settings = Settings(
             name=name,
             scope=scope or Scope.host(),
-            mode=Mode.ENFORCE,
-            fail_open=fail == "open",
+            fail=fail,
             timeout=timeout,
             on_timeout=on_timeout,
             held=held,
             count_every=count_every,
-            redirect=check_ports(redirect) if redirect else None,
+            redirect=redirect,
         )
-        if on_timeout.redirects and redirect is None:
-            raise ValueError(NO_REDIRECT)
         self._decide, self._listener, self._watch = decide, listener, watch
         self._questions: _Stream[HeldConnection] = _Stream()
         self._events: _Stream[Event | Counted] = _Stream()

@@ -12,10 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from tidewaiter.host import state
-from tidewaiter.host.redirect import RedirectPorts, check_ports
+from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.state import StateError
-from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.protocol import command as commands
 from tidewaiter.protocol.command import Shutdown
@@ -42,17 +41,14 @@ class Device:
         redirect: RedirectPorts | None = None,
         name: str = "host",
     ) -> None:
-        if fail not in ("open", "closed"):
-            raise ValueError(f"fail is 'open' or 'closed', not {fail!r}")
         settings = Settings(
             name=name,
             scope=scope or Scope.host(),
-            mode=Mode.ENFORCE,
-            fail_open=fail == "open",
+            fail=fail,
             timeout=timeout,
             on_timeout=on_timeout,
             held=held,
-            redirect=check_ports(redirect) if redirect else None,
+            redirect=redirect,
         )
         self._changed = threading.Condition()
         self._stopping = threading.Lock()
