@@ -229,6 +229,20 @@ def test_those_who_ended_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert bench.device.statistics.totals_lost == 3
 
 
+def test_what_was_counted_of_those_who_gave_way_goes_with_them() -> None:
+    bench = Bench(Driver(connections=2))
+    for number in range(5):
+        bench.hold(bytes([number]), V4._replace(local_port=100 + number))
+        bench.driver.counted(bytes([number]), 10, 10)
+        bench.command(GetBandwidthStats())
+    assert bench.driver.statistics.connections_forgotten == 3
+    assert list(bench.device._counted) == [connection.id for _, connection in bench.driver.flows()] == [4, 5]
+    bench.driver.counted(bytes([4]), 15, 10)
+    bench.read()
+    bench.command(GetBandwidthStats())
+    assert bench.read() == [BandwidthStats(4, 6, (BandwidthEntry(HERE, 104, THERE, 443, 5, 0),))]
+
+
 def test_memory_is_described_in_the_log(bench: Bench) -> None:
     bench.hold(b"f", V4)
     bench.command(PrintMemoryStats())

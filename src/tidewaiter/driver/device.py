@@ -157,15 +157,15 @@ class Device:
     def _send_bandwidth(self) -> None:
         groups: dict[tuple[int, int], list[infos.BandwidthEntry]] = {}
         ended, self._gone = self._gone, deque()
-        for connection in [*ended, *(connection for _, connection in self._driver.flows())]:
+        still_open = [connection for _, connection in self._driver.flows()]
+        for connection in [*ended, *still_open]:
             sent, received = self._counted.get(connection.id, (0, 0))
             deltas = connection.sent - sent, connection.received - received
             if any(deltas):
                 name = connection.key.version, connection.key.protocol
                 groups.setdefault(name, []).append(_entry(connection.key, *deltas))
-            self._counted[connection.id] = connection.sent, connection.received
-        for connection in ended:
-            del self._counted[connection.id]
+        # of these alone: what was forgotten without an end would stay for good
+        self._counted = {one.id: (one.sent, one.received) for one in still_open}
         for version, protocol in _GROUPS:
             if (version, protocol) in groups:
                 self._send(infos.BandwidthStats(version, protocol, tuple(groups[version, protocol])))
