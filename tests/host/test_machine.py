@@ -338,6 +338,40 @@ def test_a_program_that_gave_up_meanwhile_is_no_failure(stepper: Stepper, agent:
     assert [records.unpack(data) for _, data in stepper.machine.installed.kernel.map("pending").items()] == []
 
 
+def test_a_socket_that_was_asked_about_and_updated_ends(
+    stepper: Stepper, agent: Agent, capture: Capture
+) -> None:
+    """An update to UNDECIDED while its datagram is held: the question, and that it was told, stay what they were."""
+    waiting = agent.start("udp", ECHO, say="hello", timeout=0.2)
+    (asked,) = stepper.until(Asked)
+    (flow,) = [flow for flow, _ in stepper.driver.flows()]
+    stepper.machine.carry_out(stepper.driver.update(flow, Verdict.UNDECIDED, time.monotonic_ns()))
+    assert waiting.result(PATIENCE).error == "TimeoutError"
+    agent.do("close", of=1)
+    stepper.step()
+    stepper.answer(asked, Verdict.PERMANENT_ACCEPT)  # its question outlives its socket
+    (ended,) = stepper.until(Ended)
+    assert ended.connection is asked.connection
+    assert [packet.payload for packet in capture.to_port(7)] == [b"hello"]
+
+
+@pytest.mark.parametrize("verdict", [Verdict.PERMANENT_ACCEPT, Verdict.PERMANENT_DROP])
+def test_a_socket_that_closes_between_answer_and_release_ends(
+    stepper: Stepper, agent: Agent, capture: Capture, verdict: Verdict
+) -> None:
+    waiting = agent.start("udp", ECHO, say="hello", timeout=0.2)
+    (asked,) = stepper.until(Asked)
+    assert waiting.result(PATIENCE).error == "TimeoutError"
+    remember, *release = stepper.driver.verdict(asked.packet, verdict, time.monotonic_ns())
+    assert type(remember) is Remember
+    stepper.machine.carry_out([remember])
+    agent.do("close", of=1)
+    stepper.machine.carry_out(release)
+    (ended,) = stepper.until(Ended)
+    assert ended.connection is asked.connection
+    assert [packet.payload for packet in capture.to_port(7)] == [b"hello"] * verdict.passes
+
+
 def test_what_the_kernel_decides_alone_is_told_with_its_rule(world: World, agent: Agent) -> None:
     policy = Policy(
         (

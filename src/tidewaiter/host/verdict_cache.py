@@ -65,9 +65,16 @@ class VerdictCache:
         live = next((found for found in totals.read() if found[records.COOKIE] == cookie), None)
         if live is None:
             return
-        self._pending.put(cookie, self._now(live, verdict))
+        asked = self._pending.get(cookie)
+        if asked is not None and asked[records.OPENED] == live[records.OPENED]:
+            # the question knows more than the socket: that it was told, and its ends. With it goes how the socket ends
+            with suppress(FileNotFoundError):
+                _native.put(self._pending.fd, cookie, self._now(asked, verdict), _BPF_EXIST)
+        else:
+            asked = None
+            self._pending.put(cookie, self._now(live, verdict))
         set_config(self._kernel, renew=int.from_bytes(cookie, "little"))
-        if all(found[records.COOKIE] != cookie for found in list(totals.read())):
+        if all(found[records.COOKIE] != cookie for found in list(totals.read())) and asked is None:
             self._pending.delete(cookie)  # closed meanwhile
         set_config(self._kernel, renew=0)
 

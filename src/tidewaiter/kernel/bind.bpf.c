@@ -116,9 +116,10 @@ int tw_release(struct bpf_sock *ctx)
 		bpf_map_delete_elem(&makers, &cookie);
 		if (settings->events || (c->flags & TW_MARKER))
 			tw_emit(TW_EVENT_RELEASED, c);
-	} else if (c->protocol == IPPROTO_UDP && asked && asked->opened == c->opened && (asked->flags & TW_REPORTED) && tw_is_temporary(asked->verdict)) {
-		/* Python has a packet of it: the answer is still wanted, and Python clears it away. What was asked about and
-		 * refused has never passed the gate: its ends are known to the question alone. */
+	} else if (c->protocol == IPPROTO_UDP && asked && asked->opened == c->opened && (asked->flags & TW_REPORTED) &&
+		   (tw_is_temporary(asked->verdict) || !(c->flags & TW_REPORTED))) {
+		/* Python has a packet of it, or one is on its way to the gate: the answer is still wanted, and Python clears it
+		 * away. What was asked about and refused has never passed the gate: its ends are known to the question alone. */
 		asked->home = TW_HOME_RELEASED;
 		tw_emit(TW_EVENT_ENDED, asked);
 		return 1;

@@ -77,6 +77,7 @@ PROTOCOL = CONNECTION.offset("protocol") - FLOW.start
 
 _DIRECTION = CONNECTION.offset("direction")
 COOKIE = _span("cookie", "cookie", 8)
+OPENED = _span("opened", "opened", 8)
 EPOCH = _span("epoch", "epoch", 4)
 HOME = CONNECTION.offset("home")
 FLAGS = CONNECTION.offset("flags")
