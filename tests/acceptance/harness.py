@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from livelab import PATIENCE, eventually
+from tidewaiter import Firewall
 from tidewaiter.host import state
 from tidewaiter.lab.world import World
 
@@ -200,3 +201,20 @@ def split(endpoint: str) -> tuple[str, int]:
 def until(true: Callable[[], bool], what: str) -> None:
     """`eventually`, with the patience of a busy machine."""
     eventually(true, what, PATIENCE)
+
+
+def fill_makers(firewall: Firewall) -> Callable[[], None]:
+    """Takes all the room that there is to note whose sockets are; what it returns gives it back."""
+    assert firewall.engine._installed is not None
+    makers = firewall.engine._installed.kernel.map("makers")
+    assert makers.value is not None
+    taken = [((1 << 62) + number).to_bytes(8, "little") for number in range(16384)]
+    there = sum(1 for _ in makers.keys())  # noqa: SIM118
+    for cookie in taken[: 16384 - there]:
+        makers.put(cookie, bytes(makers.value.size))
+
+    def give_back() -> None:
+        for cookie in taken:
+            makers.delete(cookie)
+
+    return give_back

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.harness import PYTHON, guard, rule, write
+from acceptance.harness import PYTHON, fill_makers, guard, rule, write
 from livelab import PATIENCE, Capture, eventually, left_of, scope_of
 from tidewaiter import Connection, Direction, Firewall, Policy, Verdict
 from tidewaiter.host import cgroup, namespace
@@ -178,6 +178,25 @@ def test_a_container_is_refused(
     with Firewall(ASK, decide=lambda _: verdict, scope=scope_of(world), name=name):
         assert container.say(kind, to, 1.5 if outcome == "TimeoutError" else PATIENCE)[0] == outcome
     assert openings(capture, kind) == []
+
+
+@KINDS
+@pytest.mark.parametrize("fail", ["closed", "open"])
+def test_a_container_that_cannot_be_noted_is_refused(
+    world: World, name: str, capture: Capture, container: Container, kind: str, fail: str
+) -> None:
+    """The map `makers` is full: its packets would come through as nobody's."""
+    capture.packets()
+    with Firewall(
+        ASK, decide=lambda _: Verdict.PERMANENT_ACCEPT, scope=scope_of(world), name=name, fail=fail
+    ) as firewall:
+        others = fill_makers(firewall)
+        said = container.say(kind, plan.ECHO.v4)
+        assert said == ([None, "hello"] if fail == "open" else ["PermissionError", ""])
+        assert bool(capture.to_port(7)) is (fail == "open")
+        assert firewall.statistics()["makers_full"] > 0
+        others()
+        assert container.say(kind, plan.ECHO.v4) == [None, "hello"]
 
 
 @KINDS

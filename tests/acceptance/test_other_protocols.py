@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from acceptance.harness import guard, write
+from acceptance.harness import fill_makers, guard, write
 from livelab import PATIENCE, Capture, eventually, scope_of
 from tidewaiter import Connection, Direction, Firewall, Protocol, Verdict
 from tidewaiter.lab import plan
@@ -225,3 +225,26 @@ def test_whatever_a_raw_socket_sends_is_asked_about(world: World, name: str, cap
     assert heard == [b"first", b"third"]
     assert {connection.process.pid for connection in asked} == {process.pid}
     assert {connection.key.protocol for connection in asked} == {EXPERIMENTAL}
+
+
+def test_where_no_maker_can_be_noted_nothing_is_accepted_by_accident(
+    world: World, name: str, capture: Capture
+) -> None:
+    """The map `makers` is full: the packets are not held, and the gate has the last word."""
+    asked: list[Connection] = []
+
+    def decide(connection: Connection) -> Verdict:
+        asked.append(connection)
+        return Verdict.PERMANENT_ACCEPT
+
+    with Firewall(decide=decide, scope=scope_of(world), name=name) as firewall:
+        others = fill_makers(firewall)
+        done = ping(world, plan.WEB.v4, "-W", "0.5", count=1)
+        assert done.returncode != 0, done.stdout
+        assert (echo_requests(capture), asked) == ([], [])
+        found = firewall.statistics()
+        assert found["makers_full"] > 0
+        assert found["unheld_dropped"] > 0
+        others()
+        assert "1 received" in ping(world, plan.WEB.v4, count=1).stdout
+        assert asked

@@ -48,6 +48,7 @@ _COUNTERS = (
     "pending_full",
     "kernel_held",
     "kernel_refused",
+    "makers_full",
 )
 _KEPT = 8192
 _HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)

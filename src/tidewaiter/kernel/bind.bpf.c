@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
  *
  * Layers: ALE resource assignment and release. A raw socket has a maker, a bound datagram socket waits for whoever sends;
- * a released socket takes its listeners and its pending questions with it. Nothing is refused here.
+ * a released socket takes its listeners and its pending questions with it. Nothing is refused here, but for a raw socket of
+ * a guest of whom there is no room to take note.
  */
 #include "flow.h"
 #include "listener.h"
@@ -44,19 +45,20 @@ static __always_inline int tw_bind(struct bpf_sock *ctx, const __u32 *address)
 SEC("cgroup/sock_create")
 int tw_create(struct bpf_sock *ctx)
 {
+	struct tw_config *settings = tw_config();
 	struct tw_owner owner = { };
 	struct tw_connection *c;
 	__u64 cookie;
 	__u32 *namespace;
 
+	if (!settings)
+		return 1;
 	if (ctx->type != SOCK_RAW && (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_MPTCP))
 		return 1;
 	cookie = bpf_get_netns_cookie(ctx);
 	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
-	if (!namespace) {
-		tw_note_guest(bpf_get_socket_cookie(ctx));
-		return 1;
-	}
+	if (!namespace)
+		return tw_note_guest(settings, bpf_get_socket_cookie(ctx));
 	c = bpf_sk_storage_get(&sockets, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c)
 		return 1;
@@ -67,7 +69,7 @@ int tw_create(struct bpf_sock *ctx)
 	c->cookie = cookie;
 	c->flags = TW_MARKER | TW_RAW;
 	/* where there is no room its packets are not held, and the gate has the last word on them */
-	bpf_map_update_elem(&makers, &cookie, &owner, BPF_ANY);
+	tw_note_maker(cookie, &owner);
 	return 1;
 }
 

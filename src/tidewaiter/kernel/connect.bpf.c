@@ -40,8 +40,8 @@ static __always_inline int tw_connect(struct bpf_sock_addr *ctx, struct tw_conne
 	cookie = bpf_get_netns_cookie(ctx);
 	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
 	if (settings && !namespace)
-		tw_note_guest(bpf_get_socket_cookie(ctx));
-	if (!settings || !namespace || !ctx->sk)
+		return tw_note_guest(settings, bpf_get_socket_cookie(ctx));
+	if (!settings || !ctx->sk)
 		return 1;
 	c = bpf_sk_storage_get(&sockets, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c)

@@ -110,8 +110,8 @@ __noinline int tw_to_peer(struct bpf_sock_addr *ctx, struct tw_connection *want)
 	if (!want)
 		return 0;
 	if (settings && !namespace)
-		tw_note_guest(bpf_get_socket_cookie(ctx));
-	if (!settings || !namespace || !ctx->sk || ctx->protocol != IPPROTO_UDP)
+		return tw_note_guest(settings, bpf_get_socket_cookie(ctx));
+	if (!settings || !ctx->sk || ctx->protocol != IPPROTO_UDP)
 		return 1;
 	c = tw_storage(ctx->sk, bpf_get_socket_cookie(ctx));
 	if (!c)

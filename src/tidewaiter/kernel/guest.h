@@ -11,13 +11,22 @@
 
 #define TW_GUESTS 0 /* the number that stands for every namespace that is not guarded */
 
-/* A guest begins to write, in its own context. */
-static __always_inline void tw_note_guest(__u64 cookie)
+static __always_inline int tw_note_maker(__u64 cookie, const struct tw_owner *owner)
+{
+	if (bpf_map_update_elem(&makers, &cookie, owner, BPF_ANY)) {
+		tw_count(TW_COUNT_MAKERS_FULL);
+		return 0;
+	}
+	return 1;
+}
+
+/* A guest begins to write, in its own context. Returns 0 to refuse: its packets would come through as nobody's. */
+static __always_inline int tw_note_guest(const struct tw_config *settings, __u64 cookie)
 {
 	struct tw_owner owner = { };
 
 	tw_current_owner(&owner);
-	bpf_map_update_elem(&makers, &cookie, &owner, BPF_ANY);
+	return tw_note_maker(cookie, &owner) || settings->fail_open || !settings->enforce;
 }
 
 /* The packet of a guest will come by as a forwarded one: the hold finds there whose it is. */

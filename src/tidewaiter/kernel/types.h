@@ -216,6 +216,7 @@ enum tw_counter {
 	TW_COUNT_PENDING_FULL = 3,   /* no room to ask about a connection */
 	TW_COUNT_HELD = 4,           /* packets sent to the queue */
 	TW_COUNT_REFUSED = 5,        /* refused or dropped in the kernel */
+	TW_COUNT_MAKERS_FULL = 6,    /* no room to note whose a socket's packets are */
 	TW_COUNTERS = 8,
 };
 
