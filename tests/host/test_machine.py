@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Direction
+from tidewaiter.model.packet import TcpFlag
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy, Rule
 
@@ -325,6 +327,50 @@ def test_a_verdict_for_one_packet_is_asked_again(stepper: Stepper, agent: Agent)
     asked = [event for event in stepper.events if type(event) is Asked]
     assert len(asked) > 1
     assert [event.first for event in asked] == [True] + [False] * (len(asked) - 1)
+
+
+@pytest.mark.parametrize("incoming", [False, True], ids=["out", "in"])
+def test_an_answer_for_one_packet_is_used_up_by_it(
+    world: World, stepper: Stepper, agent: Agent, capture: Capture, incoming: bool
+) -> None:
+    """Though the hold rules are gone, what comes behind the SYN does not pass by the SYN's answer."""
+    if incoming:
+        agent.do("listen", (plan.CLIENT.v4, IN_PORT))
+        peer = world.in_server(lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        with peer:
+            peer.settimeout(3)
+            trying = threading.Thread(target=peer.connect_ex, args=((plan.CLIENT.v4, IN_PORT),))
+            trying.start()
+            (asked,) = stepper.until(Asked)
+            flush_holds(world)
+            stepper.answer(asked, Verdict.ACCEPT)
+            before = unheld_dropped(stepper)
+            eventually(lambda: bool(capture.to_port(peer.getsockname()[1])), "the SYN is answered", PATIENCE)
+            eventually(lambda: trying.is_alive() or peer.send(b"x") == 1, "it is established", PATIENCE)
+            trying.join(PATIENCE)
+            eventually(lambda: unheld_dropped(stepper) > before, "its data is dropped", PATIENCE)
+        return
+    waiting = agent.start("tcp", ECHO, say="hello", timeout=2)
+    (asked,) = stepper.until(Asked)
+    flush_holds(world)
+    stepper.answer(asked, Verdict.ACCEPT)
+    assert waiting.result(PATIENCE).error == "TimeoutError"
+    assert [(packet.tcp_flags, packet.payload) for packet in capture.to_port(7)] == [(TcpFlag.SYN, b"")]
+    assert unheld_dropped(stepper) > 0
+
+
+def unheld_dropped(stepper: Stepper) -> int:
+    return stepper.machine.statistics()["unheld_dropped"]
+
+
+def flush_holds(world: World) -> None:
+    """As another program might; nobody puts them back here."""
+    for command in ("iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"):
+        subprocess.run(
+            ["nsenter", f"--net={world.client_namespace}", command, "-w", "-t", "mangle", "-F"],
+            check=True,
+            capture_output=True,
+        )
 
 
 def test_a_program_that_gave_up_meanwhile_is_no_failure(stepper: Stepper, agent: Agent) -> None:

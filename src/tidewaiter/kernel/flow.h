@@ -159,6 +159,13 @@ static __always_inline void tw_take(struct tw_connection *c, const struct tw_con
 	*(volatile __u32 *)&c->epoch = answer->epoch; /* last: see tw_decide */
 }
 
+/* An answer for one packet has let that pass. Of TCP alone: a datagram may come by twice, once for each receiver. */
+static __always_inline void tw_use_up(struct tw_connection *answer)
+{
+	if (answer->verdict == TW_ACCEPT && answer->protocol == IPPROTO_TCP)
+		answer->verdict = TW_UNDECIDED;
+}
+
 static __always_inline void tw_learn_ends(struct tw_connection *c, const struct tw_connection *seen)
 {
 	c->local_port = seen->local_port;

@@ -36,6 +36,8 @@ static __always_inline int tw_refresh(struct tw_config *settings, struct tw_conn
 		tw_take(c, answer);
 		if (!tw_stays(c->verdict))
 			bpf_map_delete_elem(&pending, &cookie);
+		else
+			tw_use_up(answer);
 		return c->verdict;
 	}
 	if (c->epoch == settings->epoch && (c->verdict != TW_UNDECIDED || !settings->enforce))
@@ -72,9 +74,13 @@ static __always_inline void tw_register(struct tw_connection *c, const struct tw
 static __always_inline int tw_decide_flow(struct tw_config *settings, struct tw_connection *c, struct tw_flow_key *key)
 {
 	struct tw_connection *known = bpf_map_lookup_elem(&flows, key);
+	int verdict;
 
-	if (known && (known->epoch == settings->epoch))
-		return known->verdict;
+	if (known && (known->epoch == settings->epoch)) {
+		verdict = known->verdict;
+		tw_use_up(known);
+		return verdict;
+	}
 	tw_decide(c, 1);
 	bpf_map_update_elem(&flows, key, c, BPF_ANY);
 	return c->verdict;
