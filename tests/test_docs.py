@@ -125,7 +125,7 @@ def test_every_counter_is_described() -> None:
     counters = [field.name for field in fields(Statistics)]
     of_the_device = [field.name for field in fields(DeviceStatistics)]
     of_the_face = ["questions_dropped", "watched_events_dropped"]
-    of_the_host = ["cut", "queue_full", "queue_overrun"]
+    of_the_host = ["answered", "cut", "queue_full", "queue_overrun"]
     assert sorted(described) == sorted([*counters, *_COUNTERS, *of_the_device, *of_the_face, *of_the_host])
 
 
@@ -141,6 +141,7 @@ BOUNDS = {
     "events for `events()`": firewall._WAITING,
     "lines to print": output._WAITING,
     "programs, in Python": owners._KEPT,
+    "what the kernel told of connections": 2 * connections.CAPACITY,
     "events ahead of their packets": machine._KEPT,
     "the kernel's queue of packets": inspect.signature(queue.Queue).parameters["length"].default,
 }

@@ -133,15 +133,6 @@ def test_of_a_flow_it_goes_to_the_flow(on: Cache) -> None:
     assert len(list(on.flows.keys())) == 2
 
 
-def test_searching(on: Cache) -> None:
-    asked, unseen = made(Home.SOCKET), made(Home.ADDRESSES, local_port=5001)
-    assert on.cache.search(asked[records.FLOW]) is None
-    on.pending.put(KEY, asked)
-    on.flows.put(records.key_by_addresses(unseen[records.FLOW]), unseen)
-    assert on.cache.search(asked[records.FLOW]) == asked
-    assert on.cache.search(unseen[records.FLOW]) == unseen
-
-
 @pytest.mark.parametrize("home", [Home.PEER, Home.ADDRESSES])
 def test_totals(on: Cache, home: Home) -> None:
     data = made(home)

@@ -45,6 +45,22 @@ def test_all_entries_are_found_once(kernel: Kernel) -> None:
 
 
 @pytest.mark.live
+def test_more_entries_than_fit_into_one_call(kernel: Kernel) -> None:
+    makers = kernel.map("makers")
+    assert makers.value is not None
+    assert list(makers.items()) == []
+    expected = {}
+    for number in range(10_000):
+        key = struct.pack("<Q", number)
+        expected[key] = struct.pack("<Q", number).ljust(makers.value.size, b"\0")
+        makers.put(key, expected[key])
+    found = list(makers.items())
+    assert len(found) == 10_000
+    assert dict(found) == expected
+    assert sorted(makers.values()) == sorted(expected.values())
+
+
+@pytest.mark.live
 def test_fields_by_their_names(kernel: Kernel) -> None:
     listeners = kernel.map("listeners")
     key = {"namespace": 1, "port": 80, "protocol": 6, "family": 4, "address": b"\n\x4d\0\1" + bytes(12)}
@@ -90,6 +106,8 @@ def test_a_closed_map_is_closed_once(kernel: Kernel) -> None:
     assert again.fd == -1
     with pytest.raises(KernelError, match="reading map again: Bad file descriptor"):
         again.get(bytes(8))
+    with pytest.raises(KernelError, match="reading map again: Bad file descriptor"):
+        list(again.items())
 
 
 def test_bytes_of_the_wrong_size_never_reach_the_kernel() -> None:

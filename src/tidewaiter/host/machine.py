@@ -12,12 +12,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from itertools import takewhile
 from typing import NamedTuple, cast
 
 from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
 from tidewaiter.host.cut import Cutter
 from tidewaiter.host.install import Installed
+from tidewaiter.host.known import Known
 from tidewaiter.host.owners import Owners
+from tidewaiter.host.questions import AGE, Questions
 from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
 from tidewaiter.host.refusal import Refuser
 from tidewaiter.host.snapshot import open_connections
@@ -51,6 +54,7 @@ _COUNTERS = (
     "makers_full",
 )
 _KEPT = 8192
+_ROUND = 20_000_000  # nanoseconds between two looks at the closed sockets whose packets wait
 _HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)
 
 Token = tuple[int, int]
@@ -78,7 +82,7 @@ class Machine:
         self.installed, self.driver = installed, driver
         self._quiet = quiet  # nobody listens to events
         kernel = installed.kernel
-        self._verdicts = VerdictCache(kernel)
+        self._verdicts, self._questions = VerdictCache(kernel), Questions(kernel)
         self._counters = kernel.map("counters")
         self._ring = Ring(kernel.map("events").fd, RING_BYTES)
         if installed.taken_over:
@@ -94,7 +98,8 @@ class Machine:
         self._poll.register(self._wake.fileno(), select.EPOLLIN)
         for queue in self._queues:
             self._poll.register(queue.fileno(), select.EPOLLIN)
-        self._records: dict[bytes, bytes] = {}
+        self._known = Known()
+        self._records = self._known.data
         self._held: dict[bytes, tuple[bytes, int]] = {}
         self._backlog: list[bytes] = []
         self._sighted: dict[bytes, _Sighted] = {}
@@ -102,8 +107,8 @@ class Machine:
         self.busy = False
         self.judged: dict[int, Verdict | None] = {}
         """What was said on sight about packets that are held since the last `collect`, by their id."""
-        self._by_cookie: defaultdict[int, set[bytes]] = defaultdict(set)
         self._closed: dict[bytes, tuple[bytes, int]] = {}
+        self._next_look = self._answered = 0
         self.name_rules(installed.state.rules)
 
     def name_rules(self, names: tuple[str, ...]) -> None:
@@ -159,7 +164,7 @@ class Machine:
                     connection = self._connection(data)
                     judged = judge(connection)
                     if judged is None or not judged.permanent:
-                        self._index(flow, data)
+                        self._known.put(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
                         continue
@@ -171,6 +176,7 @@ class Machine:
                 if verdict.rejects_for(connection.direction):
                     self._refused.append((number, payload))
             if answers:
+                self._answered += len(answers)
                 self._queues[number].answer(answers)
         self._refuse()
         return actions
@@ -181,15 +187,26 @@ class Machine:
         now = time.monotonic_ns()
         sighted, self._sighted = self._sighted, {}
         for flow, (data, connection, since) in sighted.items():
-            self._index(flow, data)
+            self._known.put(flow, data)
             actions += self.driver.decided(flow, connection, now, now - since)
         backlog, self._backlog = self._backlog, []
         for data in backlog:
             actions += self._event(records.event(data))
-        for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
-            data, now = self._closed.pop(flow)
-            actions += self._over(flow, data, now)
+        if not self.busy:
+            self._clear_lost(now)
+        if self._closed and now >= self._next_look:
+            self._next_look = now + _ROUND
+            for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
+                actions += self._over(flow, *self._closed.pop(flow))
+        self._known.trim(lambda name: self.driver.find(name) is not None)
         return actions
+
+    def _clear_lost(self, now: int) -> None:
+        """The queue is empty: what was told of packets a while ago, and has not come, was dropped on its way."""
+        lost = takewhile(lambda held: held[1][1] + AGE <= now, self._held.items())
+        for flow in [flow for flow, _ in lost]:
+            del self._held[flow]
+        self._questions.clear(now, lambda name: name in self._closed or self.driver.packets.waiting(name) > 0)
 
     @property
     def unsettled(self) -> int:
@@ -213,7 +230,7 @@ class Machine:
             flow = data[records.FLOW]
             connection = self._connection(data)
             if connection.verdict.decided:
-                self._index(flow, data)
+                self._known.put(flow, data)
                 actions += self.driver.decided(flow, connection, now)
         return actions
 
@@ -248,7 +265,7 @@ class Machine:
             known = self.driver.find(flow)
             if known is not None and flow in self._records:  # what came in has its own socket now
                 known.cookie = int.from_bytes(data[records.COOKIE], "little")
-                self._records[flow] = data
+                self._known.put(flow, data)
             self.driver.established(flow, now)
             return []
         if kind == EventKind.ENDED:
@@ -258,7 +275,7 @@ class Machine:
         if connection.verdict is Verdict.PERMANENT_BLOCK and not whole:
             return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
         name = records.name(data)
-        self._index(name, data)
+        self._known.put(name, data)
         return self.driver.decided(name, connection, now)
 
     def _hold(
@@ -267,10 +284,10 @@ class Machine:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
             name = records.name(data)
-            self._index(name, data)
+            self._known.put(name, data)
             return self.driver.packet(name, self._connection(data), token, payload, now)
         known = self.driver.find(flow)
-        if known is None and (data := self._verdicts.search(flow)):
+        if known is None and (data := self._questions.search(flow)):
             return self._hold(token, hook, flow, data, payload, now)
         if known is None:
             try:
@@ -284,24 +301,10 @@ class Machine:
         record = records.unpack(data)
         return records.connection(record, self._owners.of(record), self._rule_names)
 
-    def _index(self, flow: bytes, data: bytes) -> None:
-        before = self._records.get(flow)
-        if (
-            before is not None and before[records.COOKIE] != data[records.COOKIE]
-        ):  # another socket's of the same ends
-            self._by_cookie[int.from_bytes(before[records.COOKIE], "little")].discard(flow)
-        self._records[flow] = data
-        if records.ends_with_socket(data):
-            cookie = int.from_bytes(data[records.COOKIE], "little")
-            if cookie:
-                self._by_cookie[cookie].add(flow)
-
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
-        for flow in tuple(self._by_cookie.pop(record.cookie, ())):
-            data = self._records.get(flow)
-            if data is not None:
-                actions += self._close(flow, data, now)
+        for flow in self._known.of_socket(record.cookie):
+            actions += self._close(flow, self._records[flow], now)
         return actions
 
     def _waited_for(self, flow: bytes) -> bool:
@@ -315,26 +318,20 @@ class Machine:
         return self._over(flow, data, now)
 
     def _over(self, flow: bytes, data: bytes, now: int) -> list[Action]:
+        if flow not in self._records and self.driver.find(flow) is None:
+            self._verdicts.forget_question(data)  # its packet was dropped on its way: nobody has heard of it
+            return []
         record = records.unpack(data)
         sent, received = record.sent, record.received
-        self._records.pop(flow, None)
+        self._known.remove(flow)
         if records.ends_with_socket(data):
-            flows = self._by_cookie.get(record.cookie, set())
-            flows.discard(flow)
-            if not flows:
-                self._by_cookie.pop(record.cookie, None)
             counted = self._verdicts.total(data)
             sent, received = max(sent, counted[0]), max(received, counted[1])
             self._verdicts.forget(data)
         return self.driver.ended(flow, sent, received, now)
 
     def _datagram_totals(self) -> dict[bytes, tuple[int, int]]:
-        return {
-            flow: self._verdicts.total(self._records[flow])
-            for flows in self._by_cookie.values()
-            for flow in flows
-            if flow in self._records
-        }
+        return {flow: self._verdicts.total(data) for flow, data in self._known.ending_with_sockets()}
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -381,7 +378,8 @@ class Machine:
     def statistics(self) -> dict[str, int]:
         """The driver's counters and the kernel's (enum tw_counter), by name."""
         kernel = {name: self._counters.sum(value=number) for number, name in enumerate(_COUNTERS)}
-        return asdict(self.driver.statistics) | kernel | {"cut": self.cutter.count}
+        ours = {"answered": self._answered, "cut": self.cutter.count}
+        return asdict(self.driver.statistics) | kernel | ours
 
     def close(self) -> None:
         """Closes what is ours; what was installed stays as it is."""

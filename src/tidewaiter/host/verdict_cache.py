@@ -82,11 +82,6 @@ class VerdictCache:
         config = self._kernel.map("config").read(value=0) or {}
         return records.of_epoch(records.answered(data, verdict, Tier.PYTHON), int(config["epoch"]))
 
-    def search(self, flow: bytes) -> bytes | None:
-        """What the kernel knows of a held packet whose event was lost: slow, and only then."""
-        found = (data for data in self._pending.values() if data[records.FLOW] == flow)
-        return next(found, None) or self._flows.get(records.key_by_addresses(flow))
-
     def total(self, data: bytes) -> tuple[int, int]:
         """What a datagram flow has sent and received so far, payload bytes."""
         for key in _flow_keys(data):
@@ -104,6 +99,10 @@ class VerdictCache:
                 if known is not None and known[records.COOKIE] != data[records.COOKIE]:
                     continue  # another socket's, with the same ends
             self._flows.delete(key)
+        self.forget_question(data)
+
+    def forget_question(self, data: bytes) -> None:
+        """The same for the question alone."""
         if data[records.HOME] == Home.RELEASED:  # the kernel has left its question to us
             self._pending.delete(data[records.COOKIE])
 

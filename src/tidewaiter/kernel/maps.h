@@ -158,7 +158,7 @@ static __always_inline void tw_count(__u32 which)
 {
 	__u64 *counter = bpf_map_lookup_elem(&counters, &which);
 	if (counter)
-		*counter += 1;
+		__sync_fetch_and_add(counter, 1); /* an interrupt may count here too */
 }
 
 static __always_inline struct tw_config *tw_config(void)

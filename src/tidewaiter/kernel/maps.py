@@ -11,6 +11,8 @@ from typing import Any
 from tidewaiter.kernel.btf import Layout
 from tidewaiter.kernel.libbpf import check, library, refusal
 
+_BATCH = 4096  # entries in one call
+
 
 class Map:
     """One map: raw bytes with `get`, `put`, `delete` and `items`; by field names with `read` and `write`.
@@ -61,11 +63,21 @@ class Map:
             previous = ctypes.create_string_buffer(following.raw, self._key_size)
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and values; see `keys`."""
-        for key in list(self.keys()):
-            value = self.get(key)
-            if value is not None:
-                yield key, value
+        """Keys and values of a hash map, thousands in one call; entries that come and go meanwhile may be missed."""
+        keys = ctypes.create_string_buffer(self._key_size * _BATCH)
+        values = ctypes.create_string_buffer(self._value_size * _BATCH)
+        place = ctypes.create_string_buffer(max(self._key_size, 4))  # where the kernel goes on
+        before, more = None, True
+        while more:
+            count = ctypes.c_uint32(_BATCH)
+            result = library().bpf_map_lookup_batch(self.fd, before, place, keys, values, count, None)
+            more, before = result >= 0, place
+            if not more and ctypes.get_errno() != errno.ENOENT:  # which says that these are the last ones
+                raise refusal(ctypes.get_errno(), f"reading map {self.name}")
+            found = ctypes.string_at(keys, count.value * self._key_size)
+            contents = ctypes.string_at(values, count.value * self._value_size)
+            for number in range(count.value):
+                yield _cut(found, number, self._key_size), _cut(contents, number, self._value_size)
 
     def values(self) -> Iterator[bytes]:
         """Values alone; see `keys`."""
@@ -99,6 +111,10 @@ class Map:
     def _sized(self, data: bytes, size: int, what: str) -> None:
         if len(data) != size:
             raise ValueError(f"a {what} of map {self.name} has {size} bytes, not {len(data)}")
+
+
+def _cut(data: bytes, number: int, size: int) -> bytes:
+    return data[number * size : (number + 1) * size]
 
 
 def possible_cpus() -> int:
