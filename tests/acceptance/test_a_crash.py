@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from acceptance.harness import Guard, endpoint, links, links_of, rule, run, scope_options, write
-from livelab import PATIENCE, Agent, Capture, Result, left_of
+from acceptance.traffic import ASKED, KNOWN, OPEN, traffic_of
+from livelab import PATIENCE, Agent, Capture, left_of
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 
 pytestmark = pytest.mark.live
 
 _REFUSALS = {"PermissionError", "ConnectionRefusedError"}
-_KNOWN, _ASKED, _BLOCKED = 7, 80, 443  # ports: accepted by the kernel, asked about, blocked by the kernel
+_BLOCKED = 443  # refused by the kernel, as `KNOWN` is accepted by it; Python is asked about `ASKED`
 _SILENCE = 1.2
-OPEN = [
-    (do, (address, port))
-    for address in plan.ECHO
-    for do, port in (("tcp", _KNOWN), ("udp", _KNOWN), ("tcp", _ASKED))
-]
 
 
 def _policy(folder: Path) -> Path:
@@ -39,64 +32,12 @@ def _options(policy: Path, fail: str) -> list[str | Path]:
     return ["--policy", policy, "--fail", fail, "--timeout", "0.05", "--on-timeout", "accept"]
 
 
-class Traffic:
-    """Connections on which something is said all the time."""
-
-    def __init__(self, agent: Agent) -> None:
-        self._agent = agent
-        self.open: list[Result] = []
-        self.rounds = 0
-        self.errors: list[str] = []
-        for do, target in OPEN:
-            said = "hello" if target[1] == _KNOWN else ""
-            made = agent.do(do, target, say=said)
-            assert made.error is None, (do, target, made.error)
-            if said:  # the web server answers other things
-                self.open.append(made)
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._talk, daemon=True)
-        self._thread.start()
-
-    def _talk(self) -> None:
-        while not self._done.wait(0.01):
-            for one in self.open:
-                said = self._agent.do("say", of=one.id, say="more", times=20)
-                if said.error is not None:
-                    self.errors.append(f"{said.error} after {self.rounds} rounds")
-            self.rounds += 1
-
-    def close(self) -> None:
-        self._done.set()
-        self._thread.join(PATIENCE)
-
-
-@contextmanager
-def _traffic(agent: Agent) -> Iterator[Traffic]:
-    traffic = Traffic(agent)
-    try:
-        yield traffic
-    finally:
-        traffic.close()
-
-
-def _goes_on(traffic: Traffic) -> None:
-    """Established connections are not disturbed, now or so far."""
-    goal = traffic.rounds + 3
-    done = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
-        if traffic.rounds >= goal or traffic.errors:
-            break
-        done.wait(0.01)
-    assert traffic.errors == []
-    assert traffic.rounds >= goal
-
-
 def _known_is_enforced(agent: Agent, capture: Capture) -> None:
     """What needs nobody's answer: the policy in the kernel."""
     for address in plan.ECHO:
-        assert agent.do("tcp", (address, _KNOWN), say="new").heard == "new"
-        assert agent.do("udp", (address, _KNOWN), say="new").heard == "new"
-        assert agent.do("sendto", (address, _KNOWN), say="new").heard == "new"
+        assert agent.do("tcp", (address, KNOWN), say="new").heard == "new"
+        assert agent.do("udp", (address, KNOWN), say="new").heard == "new"
+        assert agent.do("sendto", (address, KNOWN), say="new").heard == "new"
         refused = agent.do("tcp", (address, _BLOCKED))
         assert refused.error in _REFUSALS
         assert refused.seconds < 0.1
@@ -107,14 +48,14 @@ def _known_is_enforced(agent: Agent, capture: Capture) -> None:
 def _undecided(agent: Agent, capture: Capture, fail: str) -> None:
     """New ones that only Python could decide."""
     capture.packets()
-    trying = [agent.start("tcp", (address, _ASKED), timeout=_SILENCE) for address in plan.ECHO]
+    trying = [agent.start("tcp", (address, ASKED), timeout=_SILENCE) for address in plan.ECHO]
     trying += [agent.start("udp", (address, 53), say="x" * 12, timeout=_SILENCE) for address in plan.ECHO]
     for one in trying[:2]:
         assert one.result(PATIENCE).error == (None if fail == "open" else "TimeoutError")
     for one in trying[2:]:
         one.result(PATIENCE)  # the name server may have nothing to say to this
-    arrived = {port for packet in capture.packets() if (port := packet.destination_port) in (_ASKED, 53)}
-    assert arrived == ({_ASKED, 53} if fail == "open" else set())
+    arrived = {port for packet in capture.packets() if (port := packet.destination_port) in (ASKED, 53)}
+    assert arrived == ({ASKED, 53} if fail == "open" else set())
 
 
 @pytest.mark.parametrize("fail", ["open", "closed"])
@@ -127,22 +68,22 @@ def test_kill_and_take_over(
     first = Guard(world, name, *_options(policy, fail))
     second = None
     try:
-        with _traffic(agent) as traffic:
-            _goes_on(traffic)
+        with traffic_of(agent) as traffic:
+            traffic.goes_on()
             first.kill()
-            _goes_on(traffic)
+            traffic.goes_on()
             _known_is_enforced(agent, capture)
             _undecided(agent, capture, fail)
-            _goes_on(traffic)
+            traffic.goes_on()
 
             second = Guard(world, name, *_options(policy, other))
-            _goes_on(traffic)
+            traffic.goes_on()
             _known_is_enforced(agent, capture)
             for address in plan.ECHO:
-                assert agent.do("tcp", (address, _ASKED)).error is None  # there is somebody to ask again
+                assert agent.do("tcp", (address, ASKED)).error is None  # there is somebody to ask again
             shown = run("connections", "--name", name, "--json").events
             for made, (_, target) in zip(
-                traffic.open, [one for one in OPEN if one[1][1] == _KNOWN], strict=True
+                traffic.open, [one for one in OPEN if one[1][1] == KNOWN], strict=True
             ):
                 mine = [line for line in shown if line["local"].endswith(f":{made.port}")]
                 assert [line["remote"] for line in mine] == [endpoint(*target)]
@@ -151,7 +92,7 @@ def test_kill_and_take_over(
             held = links_of(name)
             assert held
             second.stop()
-            _goes_on(traffic)  # without a firewall
+            traffic.goes_on()  # without a firewall
         assert left_of(world, name) == []
         assert not held & set(links())
         assert agent.do("tcp", (plan.ECHO.v4, _BLOCKED)).error is None
@@ -168,7 +109,7 @@ def test_a_connection_from_before_ends_with_its_owner_and_totals(
     options = _options(_policy(tmp_path), "closed")
     first = Guard(world, name, *options)
     try:
-        made = [agent.do(do, (plan.ECHO.v4, _KNOWN), say="x" * 100) for do in ("tcp", "udp")]
+        made = [agent.do(do, (plan.ECHO.v4, KNOWN), say="x" * 100) for do in ("tcp", "udp")]
     finally:
         first.kill()
     second = Guard(world, name, *options)
@@ -187,11 +128,11 @@ def test_a_connection_from_before_ends_with_its_owner_and_totals(
 def test_killed_again_and_again(world: World, agent: Agent, name: str, tmp_path: Path) -> None:
     """Each takes over from the one before, and the last leaves nothing."""
     policy = _policy(tmp_path)
-    with _traffic(agent) as traffic:
+    with traffic_of(agent) as traffic:
         for number in range(4):
             firewall = Guard(world, name, *_options(policy, ("closed", "open")[number // 2]))
             try:
-                _goes_on(traffic)
+                traffic.goes_on()
                 if number == 3:
                     firewall.stop()
             finally:

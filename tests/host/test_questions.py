@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from livelab import eventually, loaded
+from tidewaiter.driver.core import SECOND
 from tidewaiter.host.questions import AGE, Questions
 from tidewaiter.kernel import records
 from tidewaiter.kernel.loader import Kernel
@@ -126,15 +127,27 @@ def test_a_question_that_was_left_to_us_and_lost_is_cleared_away(kernel: Kernel)
         return name == records.name(wanted)
 
     for number in range(1, 4):  # no word was lost: somebody will ask for it
-        questions.clear(number * AGE, is_wanted)
+        questions.clear(number * AGE, is_wanted, idle=True)
     assert asked(kernel) == {1, 2, 3}
 
     lose_an_event(kernel)
-    questions.clear(4 * AGE, is_wanted)
+    questions.clear(4 * AGE, is_wanted, idle=True)
     ask(kernel, made(4, Home.RELEASED))  # new: its packet may be on its way
-    questions.clear(4 * AGE + AGE // 2, is_wanted)
+    questions.clear(4 * AGE + AGE // 2, is_wanted, idle=True)
     assert asked(kernel) == {1, 2, 3, 4}
-    questions.clear(5 * AGE, is_wanted)
+    questions.clear(5 * AGE, is_wanted, idle=True)
     assert asked(kernel) == {1, 3, 4}
-    questions.clear(6 * AGE, is_wanted)
+    questions.clear(6 * AGE, is_wanted, idle=True)
     assert asked(kernel) == {1, 3}
+
+
+def test_while_packets_come_it_waits_longer(kernel: Kernel) -> None:
+    """They wait in the queue for a while; yet a flood that does not end may not fill the map."""
+    questions = Questions(kernel)
+    ask(kernel, made(2, Home.RELEASED))
+    lose_an_event(kernel)
+    questions.clear(1, lambda _: False, idle=False)
+    questions.clear(1 + SECOND // 2, lambda _: False, idle=False)
+    assert asked(kernel) == {2}
+    questions.clear(1 + 60 * SECOND, lambda _: False, idle=False)
+    assert asked(kernel) == set()

@@ -58,6 +58,12 @@ def test_more_entries_than_fit_into_one_call(kernel: Kernel) -> None:
     assert len(found) == 10_000
     assert dict(found) == expected
     assert sorted(makers.values()) == sorted(expected.values())
+    assert makers.delete(struct.pack("<Q", 5000))
+    makers.delete_all([struct.pack("<Q", number) for number in (10_001, *range(1, 10_000), 10_002)])
+    assert list(makers.keys()) == [struct.pack("<Q", 0)]
+    makers.delete_all([])
+    makers.delete_all([struct.pack("<Q", 0), struct.pack("<Q", 0)])
+    assert list(makers.items()) == []
 
 
 @pytest.mark.live
@@ -108,6 +114,8 @@ def test_a_closed_map_is_closed_once(kernel: Kernel) -> None:
         again.get(bytes(8))
     with pytest.raises(KernelError, match="reading map again: Bad file descriptor"):
         list(again.items())
+    with pytest.raises(KernelError, match="deleting from map again: Bad file descriptor"):
+        again.delete_all([bytes(8)])
 
 
 def test_bytes_of_the_wrong_size_never_reach_the_kernel() -> None:

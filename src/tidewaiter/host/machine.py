@@ -192,8 +192,7 @@ class Machine:
         backlog, self._backlog = self._backlog, []
         for data in backlog:
             actions += self._event(records.event(data))
-        if not self.busy:
-            self._clear_lost(now)
+        self._clear_lost(now)
         if self._closed and now >= self._next_look:
             self._next_look = now + _ROUND
             for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
@@ -202,11 +201,13 @@ class Machine:
         return actions
 
     def _clear_lost(self, now: int) -> None:
-        """The queue is empty: what was told of packets a while ago, and has not come, was dropped on its way."""
-        lost = takewhile(lambda held: held[1][1] + AGE <= now, self._held.items())
-        for flow in [flow for flow, _ in lost]:
-            del self._held[flow]
-        self._questions.clear(now, lambda name: name in self._closed or self.driver.packets.waiting(name) > 0)
+        """What was told of packets a while ago, and has not come though the queue is empty, was dropped on its way."""
+        if not self.busy:
+            lost = takewhile(lambda held: held[1][1] + AGE <= now, self._held.items())
+            for flow in [flow for flow, _ in lost]:
+                del self._held[flow]
+        wanted = self.driver.packets.by_flow
+        self._questions.clear(now, lambda name: name in wanted or name in self._closed, idle=not self.busy)
 
     @property
     def unsettled(self) -> int:

@@ -16,6 +16,8 @@ from tidewaiter.kernel.records import Home
 _PAUSE = 9
 """Times as long as a reading took until the next one: a tenth of the time at the most goes into it."""
 
+_LONG = 1_000_000_000  # nanoseconds between two looks while the queue is not empty
+
 _EVENTS_LOST = 0  # enum tw_counter
 
 AGE = 250_000_000
@@ -32,7 +34,7 @@ class Questions:
         self._next_reading = 0
         self._lost = self._count_lost()
         self._left: set[bytes] = set()
-        self._next_look = 0
+        self._idle_look = self._busy_look = 0
 
     def search(self, flow: bytes) -> bytes | None:
         """What the kernel knows of a held packet of which it has told nothing: struct tw_connection, or None."""
@@ -42,28 +44,32 @@ class Questions:
             found = self._look_up(flow)
         return found or self._flows.get(records.key_by_addresses(flow))
 
-    def clear(self, now: int, is_wanted: Callable[[bytes], bool]) -> None:
+    def clear(self, now: int, is_wanted: Callable[[bytes], bool], *, idle: bool) -> None:
         """Removes questions about closed sockets that were left to us, when word of them was lost.
 
-        They would stay for ever. To be called when the queue is empty: what is left twice, a moment apart, is not on
-        its way to us any more. ``is_wanted``: whether there is a packet that waits for the answer, by the name of its
-        connection.
+        They would stay for ever. ``is_wanted``: whether there is a packet that waits for the answer, by the name of its
+        connection. What is left in two looks in a row is not on its way to us: they are a moment apart when the queue
+        is empty (``idle``). While it is not, a packet that needs longer than a second is given up.
         """
-        if now < self._next_look:
+        if now < (self._idle_look if idle else self._busy_look):
             return
-        self._next_look = now + AGE
-        self._cookies = {}
+        begun = time.monotonic_ns()
+        if idle:
+            self._cookies = {}
         lost = self._count_lost()
-        if lost == self._lost and not self._left:
-            return
-        self._lost = lost
+        if lost != self._lost or self._left:
+            self._lost = lost
+            self._look(is_wanted)
+        self._idle_look = now + AGE
+        self._busy_look = now + _LONG + _PAUSE * (time.monotonic_ns() - begun)
+
+    def _look(self, is_wanted: Callable[[bytes], bool]) -> None:
         left = {
             cookie
             for cookie, data in self._pending.items()
             if data[records.HOME] == Home.RELEASED and not is_wanted(records.name(data))
         }
-        for cookie in left & self._left:
-            self._pending.delete(cookie)
+        self._pending.delete_all(list(left & self._left))
         self._left = left - self._left
 
     def _look_up(self, flow: bytes) -> bytes | None:

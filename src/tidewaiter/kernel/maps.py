@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tidewaiter.kernel.btf import Layout
@@ -51,6 +51,16 @@ class Map:
                 return False
             raise refusal(ctypes.get_errno(), f"deleting from map {self.name}")
         return True
+
+    def delete_all(self, keys: Sequence[bytes]) -> None:
+        """Removes many entries in one call. Keys that are not there are passed over."""
+        while keys:
+            count = ctypes.c_uint32(len(keys))
+            if library().bpf_map_delete_batch(self.fd, b"".join(keys), count, None) >= 0:
+                return
+            if ctypes.get_errno() != errno.ENOENT:
+                raise refusal(ctypes.get_errno(), f"deleting from map {self.name}")
+            keys = keys[count.value + 1 :]  # the kernel stops at the first that is not there
 
     def keys(self) -> Iterator[bytes]:
         """The keys; entries that come and go meanwhile may be missed."""
