@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
+from random import choice
 
 import pytest
 
 from acceptance.harness import Guard, endpoint, links, links_of, rule, run, scope_options, write
 from acceptance.traffic import ASKED, KNOWN, OPEN, traffic_of
-from livelab import PATIENCE, Agent, Capture, left_of
+from livelab import PATIENCE, Agent, Capture, Result, left_of
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 
@@ -17,6 +24,9 @@ pytestmark = pytest.mark.live
 _REFUSALS = {"PermissionError", "ConnectionRefusedError"}
 _BLOCKED = 443  # refused by the kernel, as `KNOWN` is accepted by it; Python is asked about `ASKED`
 _SILENCE = 1.2
+_AT_ONCE = 50
+_REQUEST = "GET / HTTP/1.1\r\nHost: web.lab\r\n\r\n"
+KILLS = max(25, int(os.environ.get("TIDEWAITER_KILLS", "25")))
 
 
 def _policy(folder: Path) -> Path:
@@ -125,18 +135,86 @@ def test_a_connection_from_before_ends_with_its_owner_and_totals(
         second.end()
 
 
-def test_killed_again_and_again(world: World, agent: Agent, name: str, tmp_path: Path) -> None:
-    """Each takes over from the one before, and the last leaves nothing."""
+class Asking:
+    """New connections that somebody must be asked about, one after another, whether somebody is there or not."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self.errors: Counter[str | None] = Counter()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        waiting: deque[Future[Result]] = deque()
+        while not self._done.wait(0.02):
+            waiting.append(self._agent.start("tcp", (choice(plan.ECHO), ASKED), timeout=2))
+            while len(waiting) > _AT_ONCE or (waiting and waiting[0].done()):
+                self._end(waiting.popleft())
+        while waiting:
+            self._end(waiting.popleft())
+
+    def _end(self, one: Future[Result]) -> None:
+        made = one.result(PATIENCE)
+        self.errors[made.error] += 1
+        self._agent.do("close", of=made.id)
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join(PATIENCE)
+
+
+@contextmanager
+def _asking(agent: Agent) -> Iterator[Asking]:
+    asking = Asking(agent)
+    try:
+        yield asking
+    finally:
+        asking.close()
+
+
+@pytest.mark.timeout(max(120, KILLS * 4))
+@pytest.mark.parametrize("fail", ["open", "closed"])
+def test_killed_again_and_again(
+    world: World, agent: Agent, capture: Capture, name: str, tmp_path: Path, fail: str
+) -> None:
+    """Under load. Each takes over from the one before; the last leaves nothing.
+
+    No verdict is lost: what the kernel refuses is refused, with a firewall or without; what must be asked about follows
+    ``fail`` while nobody is there, is answered by each new firewall, and is never refused. What is open goes on.
+    """
     policy = _policy(tmp_path)
-    with traffic_of(agent) as traffic:
-        for number in range(4):
-            firewall = Guard(world, name, *_options(policy, ("closed", "open")[number // 2]))
-            try:
+    firewall = Guard(world, name, *_options(policy, fail))
+    try:
+        with traffic_of(agent) as traffic, _asking(agent) as asking:
+            for _ in range(KILLS):
                 traffic.goes_on()
-                if number == 3:
-                    firewall.stop()
-            finally:
-                firewall.end()
+                firewall.kill()
+                for address in plan.ECHO:
+                    assert agent.do("tcp", (address, KNOWN), say="new").heard == "new"
+                    assert agent.do("tcp", (address, _BLOCKED)).error in _REFUSALS
+                    undecided = agent.do(
+                        "tcp", (address, ASKED), timeout=0.1 if fail == "closed" else PATIENCE
+                    )
+                    assert undecided.error == (None if fail == "open" else "TimeoutError")
+                traffic.goes_on()
+                firewall = Guard(world, name, *_options(policy, fail))
+                for address in plan.ECHO:  # it stands: so it answers
+                    assert agent.do("tcp", (address, ASKED), timeout=PATIENCE).error is None
+                    assert agent.do("tcp", (address, _BLOCKED)).error in _REFUSALS
+                assert capture.to_port(_BLOCKED) == []
+            traffic.goes_on()
+            for one in traffic.asked:  # accepted before the first crash
+                said = agent.do("say", of=one.id, say=_REQUEST, timeout=PATIENCE)
+                assert said.error is None
+                assert said.heard.startswith("HTTP/1.1 200")
+            asking.close()
+            assert asking.errors[None] >= KILLS
+            assert set(asking.errors) <= {None, "TimeoutError"}
+            firewall.stop()
+            traffic.goes_on()
+    finally:
+        firewall.end()
     assert left_of(world, name) == []
 
 

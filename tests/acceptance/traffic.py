@@ -25,14 +25,14 @@ class Traffic:
     def __init__(self, agent: Agent, targets: list[Target]) -> None:
         self._agent = agent
         self.open: list[Result] = []
+        self.asked: list[Result] = []
         self.rounds = 0
         self.errors: list[str] = []
         for do, target in targets:
             said = "hello" if target[1] == KNOWN else ""
             made = agent.do(do, target, say=said)
             assert made.error is None, (do, target, made.error)
-            if said:  # the web server answers other things
-                self.open.append(made)
+            (self.open if said else self.asked).append(made)  # the web server answers other things
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._talk, daemon=True)
         self._thread.start()
