@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tidewaiter import Connection, Firewall, Policy, Scope, Verdict
 from tidewaiter.host import namespace
+from tidewaiter.service.engine import Engine, Settings
 
 POLICY = """
 version = 1
@@ -71,6 +72,24 @@ def python(scope: Scope) -> None:
         _until_told()
 
 
+def nobody(scope: Scope) -> None:
+    """T2 under a flood: nobody answers but for port 5001. What goes to port 5000 is decided by the kernel."""
+    policy = Policy.parse(
+        'version = 1\n[default]\nout = "ask"\nin = "ask"\n'
+        '[[rule]]\nname = "stream"\nport = "5000"\nverdict = "accept"\n'
+    )
+
+    def decide(connection: Connection) -> Verdict | None:
+        return Verdict.PERMANENT_ACCEPT if connection.key.remote_port == 5001 else None
+
+    engine = Engine(policy, Settings(name="bench", scope=scope), decide=decide)
+    engine.start()
+    try:
+        _until_told()
+    finally:
+        engine.stop()
+
+
 def netfilterqueue(scope: Scope) -> None:
     """NetfilterQueue 1.1.0 (Cython) that accepts every SYN without looking."""
     module = import_module("netfilterqueue")  # installed by ./dev bench alone, and without types
@@ -93,6 +112,7 @@ CONTENDERS: dict[str, Callable[[Scope], None]] = {
     "kernel, events": kernel_with_events,
     "python": python,
     "NetfilterQueue": netfilterqueue,
+    "nobody answers": nobody,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@
  *   flood out PORT SECONDS RATE KIND          datagrams to ever-new peers in the same network; KIND: one socket for all, or
  *                                             many, one for each, which is closed at once
  *
- * Prints how many packets were sent, how many the kernel refused (EPERM and the like), and how many microseconds it took.
+ *   flood wait PORT                           for what comes in, by TCP and UDP, until killed; "ready" when it waits
+ *
+ * The first two print how many packets were sent, how many the kernel refused (EPERM and the like), and how many
+ * microseconds it took.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -176,6 +179,19 @@ static void flood(const struct target *to, double seconds, double rate)
 	printf("%lu %lu %ld\n", sent, tried - sent, (now() - begin) / 1000);
 }
 
+static void wait_at(int port)
+{
+	struct sockaddr_in here = { .sin_family = AF_INET, .sin_port = htons(port) };
+	int stream = socket(AF_INET, SOCK_STREAM, 0), datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (bind(stream, (void *)&here, sizeof(here)) || listen(stream, 16) || bind(datagrams, (void *)&here, sizeof(here)))
+		fail("wait");
+	puts("ready");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
+
 int main(int count, char **word)
 {
 	struct target to = { 0 };
@@ -188,6 +204,8 @@ int main(int count, char **word)
 		to.port = atoi(word[2]);
 		to.kind = word[5];
 		flood(&to, atof(word[3]), atof(word[4]));
+	} else if (count == 3 && !strcmp(word[1], "wait")) {
+		wait_at(atoi(word[2]));
 	} else {
 		return fprintf(stderr, "see the head of flood.c\n"), 2;
 	}
