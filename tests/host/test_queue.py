@@ -188,6 +188,27 @@ def test_with_bypass_packets_pass_when_nobody_listens(world: World) -> None:
 
 
 @pytest.mark.live
+def test_what_comes_while_the_queue_is_set_up_does_not_stay_in_it(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does when a firewall takes over under load: the rules are there already."""
+    configure = Queue._configure
+
+    def busy(self: Queue, attributes: bytes) -> list[int]:
+        early = configure(self, attributes)
+        lab.send("at once")
+        return early
+
+    monkeypatch.setattr(Queue, "_configure", busy)
+    there = lab.queue()
+    table = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
+    (row,) = lab.world.in_client(table.read_text).splitlines()
+    assert int(row.split()[2]) == 1  # the last one, after which the queue was as it shall be
+    assert [parse_packet(payload).payload for _, _, _, payload in there.receive()] == [b"at once"]
+    assert lab.arrived() == []
+
+
+@pytest.mark.live
 @pytest.mark.parametrize("fail_open", [False, True])
 def test_a_full_queue_drops_or_passes_what_comes_next(lab: Lab, fail_open: bool) -> None:
     there = lab.queue(length=3, fail_open=fail_open)

@@ -163,8 +163,9 @@ class Queue:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
             self._settings = _settings(length, fail_open=fail_open)
-            for attributes in self._settings:
-                self._configure(attributes)
+            early = [packet for attributes in self._settings for packet in self._configure(attributes)]
+            if early:
+                self._socket.send(encode_verdicts(number, [(packet, NF_DROP) for packet in early]))
         except BaseException:
             self._socket.close()
             raise
@@ -200,12 +201,17 @@ class Queue:
         for attributes in self._settings:
             self._socket.send(_message(_MSG_CONFIG, self.number, attributes))
 
-    def _configure(self, attributes: bytes) -> None:
+    def _configure(self, attributes: bytes) -> list[int]:
+        """Returns the packets that came before the queue was as it shall be: they may lack their bytes."""
+        early = []
         self._socket.send(_message(_MSG_CONFIG, self.number, attributes, _NLM_F_ACK))
         while True:
             reply = self._socket.recv(1 << 17)
             if len(reply) >= _HEADER.size + 4 and _HEADER.unpack_from(reply)[1] == _NLMSG_ERROR:
-                break  # a packet may come before the acknowledgement: it stays held and is dropped at close
+                break
+            held = decode(reply, self._namespace)
+            if held is not None:
+                early.append(held.packet)
         (code,) = struct.unpack_from("=i", reply, _HEADER.size)
         if code:
             raise QueueError(
@@ -213,6 +219,7 @@ class Queue:
                 f"queue {self.number} cannot be used ({os.strerror(-code)}): another program has it, or "
                 "this process lacks CAP_NET_ADMIN; see `tidewaiter doctor`",
             )
+        return early
 
 
 def _settings(length: int, *, fail_open: bool) -> list[bytes]:
