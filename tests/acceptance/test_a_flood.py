@@ -28,6 +28,7 @@ pytestmark = pytest.mark.live
 SECONDS = max(5.0, float(os.environ.get("TIDEWAITER_FLOOD_SECONDS", "5")))
 RATE = 100_000
 _PORT = 9999
+_SYNS = 20  # of our own attempts to connect, which found the queue full, at the most
 _MEMORY = 100_000_000
 """Bytes that a firewall may grow by: twice what its full caches take."""
 
@@ -201,7 +202,8 @@ def test_of_a_program(world: World, agent: Agent, name: str, program: Path, sock
         flood = world.popen(words, stdout=subprocess.PIPE, text=True)
         sent, refused, before, after = flooded(world, agent, firewall, flood)
         new = {counter: after[counter] - before[counter] for counter in before}
-        assert new["kernel_held"] - new["answered"] == sent
+        ours = new["kernel_held"] - new["answered"] - sent
+        assert 0 <= ours <= _SYNS
         assert new["pending_full"] <= refused
         if sockets == "many":
             assert new["held"] > packets.CAPACITY
