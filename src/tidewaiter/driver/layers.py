@@ -77,4 +77,11 @@ LAYERS = (
         "bytes so far of every connection, from the kernel's own counters",
         False,
     ),
+    Layer(
+        "MAC frame",
+        "frames",
+        ("tp_btf/sock_send_length", "tp_btf/sock_recv_length"),
+        "who sends and receives by a packet socket (AF_PACKET), past all other layers, and how many bytes",
+        False,
+    ),
 )

@@ -52,6 +52,7 @@ _COUNTERS = (
     "kernel_held",
     "kernel_refused",
     "makers_full",
+    "packet_sockets_full",
 )
 _KEPT = 8192
 _ROUND = 20_000_000  # nanoseconds between two looks at the closed sockets whose packets wait

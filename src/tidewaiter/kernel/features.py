@@ -146,6 +146,10 @@ _PURPOSES = {
     "redirect": "sends flows to a port of this host",
     "totals": "bytes of connections that are open",
     "identity": "never holds our own packets",
+    "frames": "names and counts what goes past us by packet sockets",
+}
+_OPTIONAL = {
+    "frames": "nothing to do: it comes with a newer kernel (6.3 and later); without it such programs are named, not counted"
 }
 
 
@@ -159,14 +163,15 @@ class _Layers:
     def probe(self, spec: ObjectSpec) -> Probe:
         """Whether the verifier takes a layer, in each of its variants."""
         name = f"layer: {spec.layer}"
-        remedy = "use a newer kernel (5.17 or later, for bpf_loop); if it is one, report this with the reason"
+        newer = "use a newer kernel (5.17 or later, for bpf_loop); if it is one, report this with the reason"
+        remedy = _OPTIONAL.get(spec.layer, newer)
 
         def attempt() -> str:
             for mode in Mode if spec.variants else (Mode.ENFORCE,):
                 self._load(spec, mode, {})
             return ""
 
-        return Probe(name, _PURPOSES[spec.layer], remedy, attempt)
+        return Probe(name, _PURPOSES[spec.layer], remedy, attempt, required=spec.layer not in _OPTIONAL)
 
     @property
     def packet_namespace(self) -> Probe:

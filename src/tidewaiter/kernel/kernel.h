@@ -14,6 +14,7 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_PACKET 17
 #define IPPROTO_TCP 6
 #define IPPROTO_UDP 17
 #define IPPROTO_MPTCP 262
@@ -74,11 +75,26 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct fs_struct *fs;
 };
+struct socket {
+	struct file *file;
+};
+struct net {
+	__u64 net_cookie;
+};
+typedef struct {
+	struct net *net;
+} possible_net_t;
 struct sock_common {
+	unsigned short skc_family;
 	unsigned long skc_flags;
+	possible_net_t skc_net;
 };
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket;
+};
+struct packet_sock {
+	int ifindex;
 };
 struct tcp_sock {
 	__u64 bytes_sent;

@@ -43,6 +43,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_program__name": (_S, [_P]),
     "bpf_program__fd": (_I, [_P]),
     "bpf_program__set_log_buf": (_I, [_P, _P, _SIZE]),
+    "bpf_program__attach": (_P, [_P]),
     "bpf_program__attach_cgroup": (_P, [_P, _I]),
     "bpf_program__attach_iter": (_P, [_P, _P]),
     "bpf_link__fd": (_I, [_P]),

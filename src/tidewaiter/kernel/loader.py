@@ -62,6 +62,13 @@ class LoadedObject:
         """The file descriptor of a program; it stays this object's."""
         return int(library().bpf_program__fd(self.program(name)))
 
+    def map_fd(self, name: str) -> int:
+        """The file descriptor of a map by its name; it stays this object's."""
+        pointer = check_pointer(
+            library().bpf_object__find_map_by_name(self._object, name.encode()), f"finding map {name}"
+        )
+        return int(library().bpf_map__fd(pointer))
+
     def programs(self) -> list[tuple[str, int]]:
         """Names and pointers of all programs."""
         found, pointer = [], library().bpf_object__next_program(self._object, None)

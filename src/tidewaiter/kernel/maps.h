@@ -43,6 +43,15 @@ struct {
 	__type(value, struct tw_owner);
 } makers SEC(".maps");
 
+/* Packet sockets, by inode: what there is of a connection. `local` begins with the index of the interface, 0 for any. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct tw_connection);
+} packet_sockets SEC(".maps");
+
 /* Who waits for connections and datagrams, by port and address. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -44,7 +44,8 @@ HOLD = ObjectSpec("hold")
 REDIRECT = ObjectSpec("redirect")
 TOTALS = ObjectSpec("totals")
 IDENTITY = ObjectSpec("identity")
-ALL = (*CGROUP_OBJECTS, HOLD, REDIRECT, TOTALS, IDENTITY)
+FRAMES = ObjectSpec("frames")
+ALL = (*CGROUP_OBJECTS, HOLD, REDIRECT, TOTALS, IDENTITY, FRAMES)
 
 
 def types() -> Btf:

@@ -217,6 +217,7 @@ enum tw_counter {
 	TW_COUNT_HELD = 4,           /* packets sent to the queue */
 	TW_COUNT_REFUSED = 5,        /* refused or dropped in the kernel */
 	TW_COUNT_MAKERS_FULL = 6,    /* no room to note whose a socket's packets are */
+	TW_COUNT_PACKET_SOCKETS_FULL = 7, /* calls by a packet socket that there was no room to count */
 	TW_COUNTERS = 8,
 };
 
