@@ -23,6 +23,7 @@ from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.lab.world import LabError, World
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.policy.document import Policy
 from tidewaiter.service.device import DeviceServer
 from tidewaiter.service.engine import Engine, Settings
@@ -129,9 +130,16 @@ def _guarded(
     def tell(text: str) -> None:
         output.put(reporter.notice(text))
 
-    listener = None if quiet else listen
+    def follow(one: PacketSocket) -> None:
+        output.put(reporter.packet_socket(one))
+
+    listener, follower = (None, None) if quiet else (listen, follow)
     guard = DeviceServer(device, settings, listener=listener) if device else None
-    engine = guard.engine if guard else Engine(policy, settings, listener=listener, notice=tell)
+    engine = (
+        guard.engine
+        if guard
+        else Engine(policy, settings, listener=listener, notice=tell, packet_socket=follower)
+    )
     (guard or engine).start()
     try:
         status = _run(world, command, output, shared)

@@ -144,7 +144,9 @@ def render(line: Line) -> Text | None:
 
 
 def _where(line: dict[str, Any]) -> str:
-    """The remote end; without the 0 that stands for no port."""
+    """The remote end, without the 0 that stands for no port; of a packet socket its interface."""
+    if not line["remote"]:
+        return printable(line["local"])
     address, _, port = str(line["remote"]).rpartition(":")
     return str(line["remote"]) if port != "0" else address.strip("[]")
 

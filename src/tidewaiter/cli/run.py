@@ -19,6 +19,7 @@ from tidewaiter.host.scope import Scope
 from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.policy.document import Policy, PolicyError
 from tidewaiter.service.engine import Engine, Settings
 from tidewaiter.service.remote import RemoteEngine
@@ -111,13 +112,17 @@ def run(
             def tell(text: str) -> None:
                 output.put(reporter.notice(text))
 
+            def follow(one: PacketSocket) -> None:
+                output.put(reporter.packet_socket(one))
+
             listener = None if quiet else listen
+            follower = None if quiet else follow
             engine: Engine | RemoteEngine
             if device:
                 engine = RemoteEngine(device, policy, settings, listener=listener, notice=tell)
                 doing = f"Deciding for the driver at {device}"
             else:
-                engine = Engine(policy, settings, listener=listener, notice=tell)
+                engine = Engine(policy, settings, listener=listener, notice=tell, packet_socket=follower)
                 verb = "Watching" if mode == Mode.OBSERVE else "Guarding"
                 doing = f"{verb} {settings.scope} as {name!r}"
                 bpffs.ensure()

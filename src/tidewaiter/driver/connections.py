@@ -6,6 +6,7 @@ minute, and what has no socket, whose end nobody would tell, until it was idle f
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import takewhile
@@ -36,7 +37,7 @@ class ConnectionCache:
         self._connections: OrderedDict[bytes, Connection] = OrderedDict()
         self.get = self._connections.get
         """The connection of a flow, or None."""
-        self._last = 0
+        self._numbers = itertools.count(1)
         self._ended: deque[tuple[int, bytes, Connection]] = deque()
         self.used: OrderedDict[bytes, int] = (
             OrderedDict()
@@ -59,9 +60,8 @@ class ConnectionCache:
         return ((flow, known) for flow, known in self._connections.items() if not known.ended)
 
     def number(self) -> int:
-        """The id of the next one: from 1, and never used again."""
-        self._last += 1
-        return self._last
+        """The id of the next one: from 1, and never used again. Safe from any thread."""
+        return next(self._numbers)
 
     def add(self, flow: bytes, connection: Connection, now: int) -> bytes | None:
         """A new one, in the place of another one on its flow. Returns the flow that has to give way, if any."""

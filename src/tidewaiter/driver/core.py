@@ -342,6 +342,10 @@ class Driver:
             actions.append(self._release(connection, one.token, one.payload, verdict))  # noqa: PERF401 - quicker
         return actions
 
+    def number(self) -> int:
+        """An id of the series of connections, for what is none. Safe from any thread."""
+        return self._connections.number()
+
     def _refused(self, connection: Connection, now: int) -> list[Action]:
         """At connect: it never had two ends, and so no flow. It is known nowhere, and over as it is told."""
         connection.id, connection.opened = self._connections.number(), connection.opened or now

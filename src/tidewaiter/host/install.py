@@ -25,7 +25,8 @@ from tidewaiter.host.redirect import TARGETS, RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.state import State
-from tidewaiter.kernel import links, records
+from tidewaiter.kernel import frames, links, records
+from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.loader import Kernel, detach
 from tidewaiter.kernel.objects import Mode, build_digest
 from tidewaiter.kernel.records import Home
@@ -182,6 +183,7 @@ def _install_new(
                 queue, wanted = _hold(kernel, wanted, number, where, note)
                 queues.append(queue)
         kernel.attach(scope.cgroup)
+        _count_frames(kernel, scope.cgroup)
         for number, where in enumerate(scope.namespaces, start=1):
             # what opened while we attached
             adopt_open_sockets(kernel, scope.cgroup, where, number, epoch, accepted)
@@ -199,6 +201,14 @@ def _install_new(
             old.save()
         raise
     return Installed(wanted, kernel, queues, taken_over=False)
+
+
+def _count_frames(kernel: Kernel, group: Path) -> None:
+    """Where the kernel cannot, everything else goes on: `doctor` says so."""
+    try:
+        frames.attach(kernel, group)
+    except KernelError as error:
+        log.info("what goes through packet sockets is not counted: %s", error.strerror)
 
 
 def _accepted(old: State | None) -> frozenset[int] | None:

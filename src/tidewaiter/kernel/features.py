@@ -149,7 +149,7 @@ _PURPOSES = {
     "frames": "names and counts what goes past us by packet sockets",
 }
 _OPTIONAL = {
-    "frames": "nothing to do: it comes with a newer kernel (6.3 and later); without it such programs are named, not counted"
+    "frames": "nothing to do: it comes with a newer kernel (6.3 and later); without it such programs are only named"
 }
 
 

@@ -21,10 +21,12 @@ from tidewaiter.host import install
 from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
 from tidewaiter.host.machine import Judge, Machine
+from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
@@ -49,6 +51,9 @@ _QUIET = 0.002
 """Seconds without a packet after which it is done."""
 
 NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPorts()"
+
+_TOLD = 1024
+"""Programs with packet sockets that are remembered, so that each is told once."""
 
 _PATIENCE = 30.0
 """Seconds to wait for the engine's thread."""
@@ -102,7 +107,8 @@ class Engine:
     ``decide`` answers at once for each connection that the policy says to ask about. Where it does not (None), ``ask``
     is told, and the answer comes through `answer`. ``listener`` hears of everything. All of them run in the
     engine's thread, and at last ``ended``, when the loop has come to its end in whatever way (see ``failure``).
-    ``notice`` is told, in a thread of the guard's, what others have done to the firewall; it is logged besides.
+    ``notice`` is told, in threads of their own, what others have done to the firewall, and who goes past it; it is
+    logged besides. ``packet_socket`` hears of each packet socket when it is found, and when it has ended.
     """
 
     def __init__(
@@ -115,8 +121,9 @@ class Engine:
         listener: Listener | None = None,
         ended: Callable[[], None] = lambda: None,
         notice: Callable[[str], None] | None = None,
+        packet_socket: Callable[[PacketSocket], None] | None = None,
     ) -> None:
-        self.settings, self._notice = settings, notice
+        self.settings, self._notice, self._packet_socket = settings, notice, packet_socket
         self._decide, self._ask, self._listener, self._ended = decide, ask, listener, ended
         self._use(policy)
         self._commands: deque[Callable[[], list[Action]]] = deque()
@@ -130,6 +137,7 @@ class Engine:
             timeout_verdict=settings.on_timeout,
         )
         self.failure: BaseException | None = None
+        self._told_of: set[tuple[str | int, str]] = set()
         self._installed: Installed | None = None
 
     def start(self) -> None:
@@ -150,6 +158,9 @@ class Engine:
                 self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
                 undo.callback(self.machine.close)
                 self._guard = Guard(self._installed, self._say)
+                undo.callback(self._guard.stop)
+                number = self.driver.number
+                self._packet_sockets = PacketSockets(self._installed, number, self._goes_past)
                 undo.pop_all()
         except BaseException:
             install.remove(self._installed)
@@ -158,6 +169,7 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="tidewaiter", daemon=True)
         self._thread.start()
         self._guard.start()
+        self._packet_sockets.start()
 
     def stop(self) -> list[str]:
         """Resolves what is held as ``fail`` says, and removes everything. Returns what could not be removed."""
@@ -167,6 +179,7 @@ class Engine:
         self.machine.wake()
         self._thread.join()
         self._guard.stop()
+        self._packet_sockets.stop()
         self.machine.close()
         failures = install.remove(self._installed)
         self._installed = None
@@ -232,6 +245,20 @@ class Engine:
         log.log(logging.INFO if self._notice else logging.WARNING, "%s", text)
         if self._notice is not None:
             self._notice(text)
+
+    def _goes_past(self, one: PacketSocket) -> None:
+        """In a thread of its own. The same program at the same interface is told once."""
+        who = one.process.path or one.process.pid, one.interface
+        if who not in self._told_of:
+            if len(self._told_of) >= _TOLD:
+                self._told_of.clear()
+            self._told_of.add(who)
+            self._say(f"{one}, which goes past this firewall: it is counted, and cannot be held")
+        if self._packet_socket is not None:
+            try:
+                self._packet_socket(one)
+            except Exception:
+                log.exception("a listener failed on a packet socket")
 
     def _answer(self, packet: int, verdict: Verdict) -> list[Action]:
         held = self.driver.packets.get(packet)

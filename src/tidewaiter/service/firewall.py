@@ -28,6 +28,7 @@ from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
@@ -106,6 +107,7 @@ class Firewall:
     comes out of `connections`. ``listener`` hears every event in the firewall's thread; with ``watch`` they
     come out of `events`. A question that nobody answers within ``timeout`` seconds is answered by
     ``on_timeout``. The verdicts that redirect lead to the ports of ``redirect``; without, they are not allowed.
+    ``packet_socket`` hears, in a thread of its own, of packet sockets, which go past every firewall.
     ``fail`` is what happens to new undecided connections when this process dies: "closed"
     or "open". Entering raises KernelError, HoldError, QueueError or StateError with one sentence;
     leaving takes everything away.
@@ -117,6 +119,7 @@ class Firewall:
         *,
         decide: Callable[[Connection], Verdict] | None = None,
         listener: Listener | None = None,
+        packet_socket: Callable[[PacketSocket], None] | None = None,
         watch: bool = False,
         scope: Scope | None = None,
         fail: str = "closed",
@@ -148,6 +151,7 @@ class Firewall:
             ask=None if decide else self._asked,
             listener=self._happened if wants_events else None,
             ended=self._over,
+            packet_socket=packet_socket,
         )
 
     # --- without asyncio -----------------------------------------------------------------------

@@ -13,6 +13,8 @@ from typing import Any
 from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Event
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import protocol_name
+from tidewaiter.model.packet_socket import PacketSocket
+from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.service.engine import Counted
 
@@ -46,15 +48,10 @@ def _to_wall() -> int:
 
 def describe(connection: Connection) -> Line:
     """The fields that every event of a connection has."""
-    key, process = connection.key, connection.process
+    key = connection.key
     return {
         "id": connection.id,
-        "program": process.path,
-        "pid": process.pid,
-        "arguments": list(process.arguments),
-        "user": process.user or (str(process.uid) if process.uid >= 0 else ""),
-        "unit": process.unit,
-        "container": process.container,
+        **_program(connection.process),
         "direction": connection.direction.word,
         "protocol": protocol_name(key.protocol),
         "local": key.local_endpoint,
@@ -62,6 +59,17 @@ def describe(connection: Connection) -> Line:
         "verdict": connection.verdict.word,
         "rule": connection.rule,
         "tier": connection.tier.value if connection.tier else "",
+    }
+
+
+def _program(process: Process) -> Line:
+    return {
+        "program": process.path,
+        "pid": process.pid,
+        "arguments": list(process.arguments),
+        "user": process.user or (str(process.uid) if process.uid >= 0 else ""),
+        "unit": process.unit,
+        "container": process.container,
     }
 
 
@@ -94,6 +102,25 @@ class Reporter:
                 "received": connection.received,
                 "duration": max(0, connection.ended - connection.opened) / SECOND,
             }
+
+    def packet_socket(self, one: PacketSocket) -> Line:
+        """The ``connection`` line of a packet socket, or its ``end``: as a connection that nobody has to decide."""
+        fields = {
+            "id": one.id,
+            **_program(one.process),
+            "direction": "out",
+            "protocol": "packet",
+            "local": one.interface or "any",
+            "remote": "",
+            "verdict": Verdict.ACCEPT.word,
+            "rule": "",
+            "tier": "",
+        }
+        if not one.ended:
+            return {"event": "connection", "time": self._clock.wall(one.opened)} | fields
+        duration = max(0, one.ended - one.opened) / SECOND
+        totals = {"sent": one.sent, "received": one.received, "duration": duration}
+        return {"event": "end", "time": self._clock.wall(one.ended)} | fields | totals
 
     def statistics(self, counters: dict[str, int]) -> Line:
         """A ``stats`` line."""
