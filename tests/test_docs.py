@@ -32,7 +32,7 @@ from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.policy.document import Policy
-from tidewaiter.service import firewall
+from tidewaiter.service import engine, firewall
 from tidewaiter.service.report import Reporter
 
 DOCS = ROOT / "docs"
@@ -140,6 +140,7 @@ BOUNDS = {
     "questions for `connections()`": firewall._WAITING,
     "events for `events()`": firewall._WAITING,
     "lines to print": output._WAITING,
+    "programs with packet sockets that a notice has named": engine._TOLD,
     "programs, in Python": owners._KEPT,
     "what the kernel told of connections": 2 * connections.CAPACITY,
     "events ahead of their packets": machine._KEPT,

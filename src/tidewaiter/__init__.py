@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tidewaiter.host.scope import Scope
     from tidewaiter.model.connection import Connection, Tier
     from tidewaiter.model.key import ConnectionKey, Direction, Protocol
+    from tidewaiter.model.packet_socket import PacketSocket
     from tidewaiter.model.process import Process
     from tidewaiter.model.verdict import Verdict
     from tidewaiter.policy.document import Policy, PolicyError
@@ -39,6 +40,7 @@ __all__ = [
     "Established",
     "Firewall",
     "HeldConnection",
+    "PacketSocket",
     "Policy",
     "PolicyError",
     "Process",
@@ -57,6 +59,7 @@ _HOMES = {
     "tidewaiter.host.scope": ("Scope",),
     "tidewaiter.model.connection": ("Connection", "Tier"),
     "tidewaiter.model.key": ("ConnectionKey", "Direction", "Protocol"),
+    "tidewaiter.model.packet_socket": ("PacketSocket",),
     "tidewaiter.model.process": ("Process",),
     "tidewaiter.model.verdict": ("Verdict",),
     "tidewaiter.policy.document": ("Policy", "PolicyError"),

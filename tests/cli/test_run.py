@@ -35,6 +35,7 @@ from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, parse_endpoint
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Policy
@@ -63,8 +64,9 @@ class Engine:
         *,
         listener: Listener | None,
         notice: Callable[[str], None],
+        packet_socket: Callable[[PacketSocket], None] | None,
     ) -> None:
-        self.notice = notice
+        self.notice, self.packet_socket = notice, packet_socket
         self.policy, self.settings, self.listener = policy, settings, listener
         self.failure: BaseException | None = None
         self.started = self.stopped = False
@@ -265,6 +267,20 @@ def test_what_the_guard_says_is_a_notice(engine: type[Engine]) -> None:
     assert notices(result)[1:] == [text]
 
 
+def test_packet_sockets_are_lines(engine: type[Engine]) -> None:
+    arping = PacketSocket(
+        4, Process(pid=7, path="/usr/sbin/arping"), "eth0", 1, ended=2, sent=42, received=60
+    )
+
+    def happens() -> None:
+        follow = engine.made[-1].packet_socket
+        assert follow is not None
+        follow(arping)
+
+    result = invoke(engine, steps=(happens,))
+    assert result.stdout.splitlines()[1][9:] == "end      arping (7) → eth0 packet  ↑42 B ↓60 B in 0.00 s"
+
+
 def test_events_are_lines(engine: type[Engine]) -> None:
     result = invoke(engine, steps=(happen(engine),))
     row = result.stdout.splitlines()[1]
@@ -285,6 +301,7 @@ def test_what_would_be_asked(engine: type[Engine], mode: str, word: str) -> None
 def test_quiet(engine: type[Engine]) -> None:
     result = invoke(engine, "--quiet", "--json")
     assert engine.made[0].listener is None
+    assert engine.made[0].packet_socket is None
     assert notices(result) == ["Guarding every program as 'host'; Ctrl-C to stop."]
     assert len(result.stdout.splitlines()) == 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Direction
+from tidewaiter.model.packet_socket import PacketSocket
+from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy, Rule
 from tidewaiter.service import engine as module
@@ -44,7 +48,8 @@ def accept(_: Connection) -> Verdict:
 @contextmanager
 def engine_in(world: World, policy: Policy = ASK, **options: Any) -> Iterator[Engine]:
     """An engine in force; settings by their names, the rest goes to the engine."""
-    calls = {name: options.pop(name) for name in ("decide", "ask", "listener", "ended") if name in options}
+    names = ("decide", "ask", "listener", "ended", "notice", "packet_socket")
+    calls = {name: options.pop(name) for name in names if name in options}
     settings = Settings(name=new_name(world), scope=scope_of(world), **options)
     engine = Engine(policy, settings, **calls)
     engine.start()
@@ -384,3 +389,37 @@ def test_rules_that_the_kernel_has_no_room_for_hold_too(world: World, agent: Age
         (Verdict.PERMANENT_BLOCK, "no web", Tier.PYTHON),
         (Verdict.PERMANENT_ACCEPT, "default", Tier.PYTHON),
     ]
+
+
+def test_who_goes_past_is_said_once_and_each_time_told(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though who is told may fail."""
+    said: list[str] = []
+    heard: list[PacketSocket] = []
+
+    def tell(one: PacketSocket) -> None:
+        heard.append(one)
+        raise ZeroDivisionError
+
+    code = "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).send(bytes(60))"
+    with engine_in(world, notice=said.append, packet_socket=tell) as engine:
+        for number in (1, 2):
+            # it is bound to nothing, so nothing is sent: it is named all the same
+            assert world.popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL).wait(PATIENCE) == 1
+            eventually(lambda least=2 * number: len(heard) >= least, "it has ended", PATIENCE)  # type: ignore[misc]
+        assert engine.running
+    assert [bool(one.ended) for one in heard] == [False, True] * 2
+    assert {(one.sent, one.received) for one in heard} == {(0, 0)}
+    assert len([text for text in said if "packet socket" in text]) == 1
+    assert caplog.text.count("a listener failed on a packet socket") == 4
+
+
+def test_many_programs_that_go_past_are_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module, "_TOLD", 2)
+    engine = Engine(ASK, Settings(name=new_name(world), scope=scope_of(world)), notice=said.append)
+    for name in ("a", "b", "b", "c", "a"):
+        engine._goes_past(PacketSocket(1, Process(pid=1, path=f"/bin/{name}"), "", 1))
+        assert len(engine._told_of) <= 2
+    assert [text[0] for text in said] == ["a", "b", "c", "a"]

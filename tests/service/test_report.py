@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Established, Event
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.service import report
@@ -139,6 +141,21 @@ def test_an_end_has_totals() -> None:
     assert (line["event"], line["time"], line["duration"]) == ("end", 1002.5, 2.5)
     assert (line["sent"], line["received"], line["verdict"]) == (10, 2**40, "accept")
     assert line.keys() == TYPES.keys() | {"sent", "received", "duration"}
+
+
+@pytest.mark.parametrize(("interface", "said"), [("eth0", "eth0"), ("", "any")])
+def test_a_packet_socket_is_a_connection_that_nobody_decides(interface: str, said: str) -> None:
+    reporter = Reporter(clock=Clock(offset=0))
+    one = PacketSocket(9, CURL, interface, BEGAN)
+    beginning = reporter.packet_socket(one)
+    assert beginning.keys() == TYPES.keys()
+    assert (beginning["event"], beginning["time"], beginning["id"]) == ("connection", 1000.0, 9)
+    assert (beginning["program"], beginning["protocol"]) == ("/usr/bin/curl", "packet")
+    assert (beginning["local"], beginning["remote"], beginning["verdict"]) == (said, "", "accept")
+    end = reporter.packet_socket(replace(one, ended=BEGAN + 3 * SECOND, sent=5, received=6))
+    assert end.keys() == TYPES.keys() | {"sent", "received", "duration"}
+    assert (end["event"], end["time"], end["duration"]) == ("end", 1003.0, 3.0)
+    assert (end["id"], end["sent"], end["received"]) == (9, 5, 6)
 
 
 def test_no_connection_lasts_less_than_nothing() -> None:
