@@ -118,6 +118,7 @@ class Driver:
         self.packets = PacketCache(packets)
         self._waiting = self.packets.by_flow
         self._connections = ConnectionCache(connections)
+        self.number = self._connections.number  # for what is no connection, and is told as one
         self._event_capacity = events
         self._events: list[Event] = []
 
@@ -341,10 +342,6 @@ class Driver:
         for one in going:
             actions.append(self._release(connection, one.token, one.payload, verdict))  # noqa: PERF401 - quicker
         return actions
-
-    def number(self) -> int:
-        """An id of the series of connections, for what is none. Safe from any thread."""
-        return self._connections.number()
 
     def _refused(self, connection: Connection, now: int) -> list[Action]:
         """At connect: it never had two ends, and so no flow. It is known nowhere, and over as it is told."""
