@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from livelab import PATIENCE, Agent, new_name, scope_of
 from tidewaiter.cli import connections as module
 from tidewaiter.cli.connections import connections
+from tidewaiter.host import state
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection, Tier
@@ -86,7 +87,7 @@ def rows(*arguments: str) -> list[str]:
 
 
 def test_no_firewall_runs(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.state, "names", list)
+    monkeypatch.setattr(state, "names", list)
     result = run("--name", "nobody")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: no firewall 'nobody' runs here; start one with `tidewaiter run`\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
@@ -29,10 +29,12 @@ from tidewaiter.kernel.maps import Map
 from tidewaiter.model.key import Address, Direction, Protocol
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Facts, KernelTables, Policy, PortSpan, Rule, compile_tables
+from tidewaiter.policy.tables import NOT_RULES
 
 pytestmark = pytest.mark.live
 
 NOBODY = 0xFFFFFFFF
+BLOCK = 32  # bytes of a block of rules
 SAMPLE = Policy(
     (
         Rule(name="a", answer=Answer.BLOCK, programs=("/usr/bin/a",), remote=(ip_network("10.0.0.0/8"),)),
@@ -65,57 +67,67 @@ class Reader:
 
     def __init__(self, kernel: Kernel, epoch: int) -> None:
         self._kernel, self._generation = kernel, epoch & 1
-        found = kernel.map("policy").read(value=self._generation)
+        found = kernel.map("policy").get(struct.pack("<I", self._generation))
         assert found is not None
-        self._policy = found
+        size = 8 + CAPACITY // 8
+        sets = [found[at * size : (at + 1) * size] for at in range(9)]
+        for one in sets:  # which blocks are not empty is said truly
+            blocks = [bits(one[at : at + BLOCK]) for at in range(8, size, BLOCK)]
+            assert bits(one[:8]) == sum(1 << number for number, block in enumerate(blocks) if block)
+        *kinds, nobody, program, user, remote, local, port = (bits(one[8:]) for one in sets)
+        assert nobody == 0
+        self._kinds = kinds
+        self.others = {PROGRAM: program, USER: user, REMOTE: remote, LOCAL: local, PORT: port}
+        self.dimensions = bits(found[9 * size : 9 * size + 4])
 
     def decide(self, facts: Facts, *, local_known: bool) -> tuple[int, Verdict] | None:
         """The bit and its verdict; None for asking because the local address is not known yet."""
-        dimensions = self._policy["dimensions"]
-        found = self._words(self._policy[f"kinds{facts.direction}_word"])
+        found = self._kinds[facts.direction]
         number = self._number(facts.program)
-        found &= self._value(PROGRAM, number if dimensions & PROGRAM else 0)
-        if dimensions & USER:
-            found &= self._value(USER, facts.uid & NOBODY)
-        if dimensions & REMOTE:
-            found &= self._address(REMOTE, facts.remote)
-        if dimensions & PORT:
-            found &= self._range(PORT, struct.pack(">BH", facts.protocol, facts.port), 24)
-        if dimensions & LOCAL and local_known:
+        found &= self._value(PROGRAM, number)
+        found &= self._value(USER, facts.uid & NOBODY)
+        found &= self._address(REMOTE, facts.remote)
+        found &= self._range(PORT, PORT, struct.pack(">BH", facts.protocol, facts.port), 24)
+        if local_known:
             found &= self._address(LOCAL, facts.local)
         first = (found & -found).bit_length() - 1
-        if not local_known and self._words(self._policy["local_word"]) >> first & 1:
+        if not local_known and not self.others[LOCAL] >> first & 1:
             return None
         rule = self._kernel.map("policy_rules").read(value=self._generation * CAPACITY + first)
         assert rule is not None
         return first, Verdict(rule["verdict"])
-
-    @staticmethod
-    def _words(words: tuple[int, ...]) -> int:
-        return sum(word << 64 * place for place, word in enumerate(words))
 
     def _number(self, program: str) -> int:
         found = self._kernel.map("programs").get(program.encode().rjust(512, b"\0"))
         return bits(found) if found else 0
 
     def _value(self, dimension: int, value: int) -> int:
-        """The rules for a value; the program number 0, and what no rule names, have a set of their own."""
-        found = self._kernel.map("policy_values").get(
-            struct.pack("<BBxxI", self._generation, dimension, value)
-        )
-        if found is not None:
-            return bits(found)
-        return self._words(self._policy["program_word" if dimension == PROGRAM else "user_word"])
+        """The rules for a value; the program number 0 is of those that no rule names."""
+        key = struct.pack("<BBxxI", self._generation, dimension, value)
+        return self.others[dimension] | self._named(self._kernel.map("policy_values").get(key))
 
     def _address(self, dimension: int, address: Address) -> int:
         family = 0 if address.version == 4 else 64
-        return self._range(dimension | family, address.packed, address.max_prefixlen)
+        return self._range(dimension, dimension | family, address.packed, address.max_prefixlen)
 
-    def _range(self, dimension: int, data: bytes, length: int) -> int:
-        key = struct.pack("<IBB16s2x", 16 + length, self._generation, dimension, data.ljust(16, b"\0"))
+    def _range(self, dimension: int, place: int, data: bytes, length: int) -> int:
+        key = struct.pack("<IBB16s2x", 16 + length, self._generation, place, data.ljust(16, b"\0"))
         found = self._kernel.map("policy_ranges").get(key)  # the kernel finds the longest prefix
         assert found is not None
-        return bits(found)
+        return self.others[dimension] | self._named(found)
+
+    def _named(self, found: bytes | None) -> int:
+        """struct tw_named: the first of its blocks is in it, the others are elsewhere."""
+        if found is None:
+            return 0
+        blocks, number, first = struct.unpack(f"<QI4x{BLOCK}s", found)
+        assert not blocks or number & 1 == self._generation
+        whole, places = 0, [place for place in range(64) if blocks >> place & 1]
+        for place in places:
+            block = self._kernel.map("policy_blocks").get(struct.pack("<II", number, place))
+            assert (block is None) == (place == places[0])
+            whole |= bits(block or first) << 8 * BLOCK * place
+        return whole
 
 
 def assert_in_force(kernel: Kernel, tables: KernelTables, epoch: int, facts: Facts) -> None:
@@ -182,10 +194,9 @@ def test_rules_have_the_verdicts_of_their_answers(fresh: Kernel) -> None:
         Verdict.PERMANENT_ACCEPT,
         Verdict.UNDECIDED,
     ]
-    found_policy = fresh.map("policy").read(value=epoch & 1)
-    assert found_policy is not None
-    assert found_policy["dimensions"] == PROGRAM | USER | REMOTE | LOCAL | PORT
-    assert found_policy["local_word"] == (0b1000, 0, 0, 0)
+    reader = Reader(fresh, epoch)
+    assert reader.dimensions == PROGRAM | USER | REMOTE | LOCAL | PORT
+    assert reader.others[LOCAL] == 0b1110111
 
 
 def test_a_program_keeps_its_number_over_policies(fresh: Kernel) -> None:
@@ -215,17 +226,15 @@ def test_the_longest_path_and_one_that_is_longer(fresh: Kernel) -> None:
 def test_when_writing_fails_the_old_policy_stays(fresh: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     write_policy(fresh, compile_tables(SAMPLE, CAPACITY))
     before = config(fresh)
-    put = Map.put
-    room = 5
+    put = Map.put_all
 
-    def full(self: Map, key: bytes, value: bytes) -> None:
-        nonlocal room
-        room -= self.name == "policy_ranges"
-        if room < 0:
+    def full(self: Map, entries: Mapping[bytes, bytes]) -> None:
+        if self.name == "policy_ranges":
+            put(self, dict(list(entries.items())[:5]))
             raise KernelError(7, "writing map policy_ranges: Argument list too long")
-        put(self, key, value)
+        put(self, entries)
 
-    monkeypatch.setattr(Map, "put", full)
+    monkeypatch.setattr(Map, "put_all", full)
     with pytest.raises(KernelError, match="writing map policy_ranges"):
         write_policy(fresh, compile_tables(SAMPLE, CAPACITY))
     assert config(fresh) == before
@@ -253,9 +262,40 @@ def test_more_rules_than_fit_consult_behind_the_last(fresh: Kernel) -> None:
     tables = compile_tables(Policy(rules), CAPACITY)
     epoch = write_policy(fresh, tables)
     reader = Reader(fresh, epoch)
-    for uid, expected in ((0, (0, 5)), (251, (251, 5)), (252, (252, 0)), (CAPACITY + 9, (252, 0))):
+    last = CAPACITY - NOT_RULES
+    for uid, expected in (
+        (0, (0, 5)),
+        (300, (300, 5)),
+        (last - 1, (last - 1, 5)),
+        (last, (last, 0)),
+        (CAPACITY + 9, (last, 0)),
+    ):
         facts = Facts("", uid, Direction.OUT, 6, IPv4Address(1), 1, IPv4Address(2), 1)
         assert reader.decide(facts, local_known=True) == expected
+
+
+def test_a_set_in_many_blocks(fresh: Kernel) -> None:
+    """Values that many rules name, with gaps between them, are written and cleared away again."""
+    rules = tuple(
+        Rule(
+            name=f"{n}",
+            answer=Answer.BLOCK,
+            users=(n % 7, n),
+            remote=(ip_network(f"10.{n // 256}.{n % 256}.0/24"),),
+        )
+        for n in range(3000)
+    )
+    tables = compile_tables(Policy(rules), CAPACITY)
+    for epoch in (write_policy(fresh, tables), write_policy(fresh, tables)):
+        for uid, address in ((6, 2990), (3, 2999), (2500, 2500), (2999, 2999), (5, 6)):
+            remote = IPv4Address((10 << 24) + (address << 8) + 1)
+            facts = Facts("", uid, Direction.OUT, 6, IPv4Address(1), 1, remote, 1)
+            assert_in_force(fresh, tables, epoch, facts)
+    written = len(list(fresh.map("policy_blocks").keys()))
+    assert written > 2 * 7 * 10
+    for _ in range(2):
+        write_policy(fresh, compile_tables(Policy(), CAPACITY))
+    assert list(fresh.map("policy_blocks").keys()) == []
 
 
 @pytest.mark.parametrize("networks", [("0.0.0.0/0",), ("::/0",), ("0.0.0.0/0", "::/0"), ("10.0.0.0/8",)])

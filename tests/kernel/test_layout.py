@@ -26,6 +26,7 @@ STRUCTURES = {
     found["name"]: re.findall(r"(?:struct )?(\w+) (\w+)(?:\[(\w+)\])?;", found["body"])
     for found in re.finditer(r"^struct (?P<name>\w+) \{\n(?P<body>.*?)^\};", TEXT, re.DOTALL | re.MULTILINE)
 }
+NUMBERS = dict(re.findall(r"(TW_\w+)(?: =)? (\d+)\b", TEXT))
 CONSTANTS = [
     *re.findall(r"\b(TW_\w+) = ", TEXT),
     *re.findall(r"^#define (TW_\w+) \S", TEXT, re.MULTILINE),
@@ -54,7 +55,7 @@ def fields_of(structure: str, path: str = "", name: str = "") -> list[tuple[str,
         if kind not in STRUCTURES:
             found.append((path + field, name + field))
         elif count:
-            for index in range(int(count)):
+            for index in range(int(NUMBERS.get(count, count))):
                 found += fields_of(kind, f"{path}{field}[{index}].", f"{name}{field}{index}_")
         else:
             found += fields_of(kind, f"{path}{field}.", f"{name}{field}_")
@@ -146,7 +147,10 @@ def test_no_number_of_the_header_is_unknown_to_python(compiled: Compiled) -> Non
 
 def test_the_constants_of_python_are_those_of_the_header(compiled: Compiled) -> None:
     constants = compiled.constants
-    assert constants["TW_RULES"] == policy_maps.CAPACITY == 64 * constants["TW_WORDS"]
+    assert (
+        constants["TW_RULES"] == policy_maps.CAPACITY == 64 * constants["TW_WORDS"] * constants["TW_BLOCKS"]
+    )
+    assert 64 * constants["TW_WORDS"] == policy_maps._BLOCK_BITS
     assert constants["TW_ANY"] == records.NO_RULE
     assert constants["TW_SCOPE_NAMESPACE"] == records.SCOPE_NAMESPACE
     assert constants["TW_PATH"] == policy_maps._PATH

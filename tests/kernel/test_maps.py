@@ -67,6 +67,24 @@ def test_more_entries_than_fit_into_one_call(kernel: Kernel) -> None:
 
 
 @pytest.mark.live
+def test_many_entries_in_one_call(kernel: Kernel) -> None:
+    there = kernel.map("makers")
+    assert there.key is not None
+    assert there.value is not None
+    many = {struct.pack("<Q", number): bytes([number % 250]) * there.value.size for number in range(5000)}
+    there.put_all(many)
+    assert dict(there.items()) == many
+    there.put_all({})
+    with pytest.raises(ValueError, match="a key of map makers has 8 bytes, not 7"):
+        there.put_all({bytes(7): bytes(there.value.size)})
+    with pytest.raises(KernelError, match="writing map makers"):
+        there.put_all(
+            {struct.pack("<Q", 1 << 40 | number): bytes(there.value.size) for number in range(20000)}
+        )
+    there.delete_all([key for key, _ in there.items()])
+    assert dict(there.items()) == {}
+
+
 def test_fields_by_their_names(kernel: Kernel) -> None:
     listeners = kernel.map("listeners")
     key = {"namespace": 1, "port": 80, "protocol": 6, "family": 4, "address": b"\n\x4d\0\1" + bytes(12)}

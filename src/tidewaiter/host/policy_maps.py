@@ -3,23 +3,31 @@
 Every key carries a generation, the epoch's lowest bit. The new policy is written under the other generation, then
 one word, the epoch, is changed: from that moment every packet sees the new policy, and each cached
 verdict, which carries the epoch that it came from, is decided again when it is next used.
+
+A set of rules is cut into blocks of 256. The rules that do not look at a dimension are in struct tw_policy; the table
+of the dimension has for each value those that name it, which mostly are in one block.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tidewaiter.kernel.loader import Kernel
-from tidewaiter.kernel.objects import types
 from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.rule import Answer
 from tidewaiter.policy.tables import KernelTables
 
 PROGRAM, USER, REMOTE, LOCAL, PORT = 1, 2, 4, 8, 16  # enum tw_dimension
-_FAMILY_6, _FIXED_BITS, _RULES, _PATH = 64, 16, 256, 512
-CAPACITY = _RULES
+_FAMILY_6, _FIXED_BITS, _PATH = 64, 16, 512
+CAPACITY = 16384
+"""Bits in a set of rules: TW_RULES."""
+
+_BLOCK_BITS = 256  # 64 * TW_WORDS
+_BLOCK_BYTES = _BLOCK_BITS // 8
+_BLOCK = (1 << _BLOCK_BITS) - 1
 _VERDICTS = {
     Answer.ACCEPT: Verdict.PERMANENT_ACCEPT,
     Answer.BLOCK: Verdict.PERMANENT_BLOCK,
@@ -28,7 +36,9 @@ _VERDICTS = {
 }
 _RANGE_KEY = struct.Struct("<IBB16s2x")
 _VALUE_KEY = struct.Struct("<BBxxI")
-_BITS = types().structure("tw_bits")
+_NAMED = struct.Struct(f"<QI4x{_BLOCK_BYTES}s")
+_BLOCK_KEY = struct.Struct("<II")
+_OTHERS = struct.Struct(f"<Q{CAPACITY // 8}s")
 
 
 def write_policy(kernel: Kernel, tables: KernelTables) -> int:
@@ -39,15 +49,14 @@ def write_policy(kernel: Kernel, tables: KernelTables) -> int:
     epoch = int(config["epoch"]) + 1 & 0xFFFFFFFF
     generation = epoch & 1
     _clear(kernel, generation)
-    numbers = _number_programs(kernel, tables.programs)
-    _write_values(kernel, generation, tables, numbers)
-    _write_ranges(kernel, generation, tables)
-    rules = kernel.map("policy_rules")
-    for index in range(_RULES):
-        action = tables.actions[index] if index < len(tables.actions) else None
-        verdict = Verdict.UNDECIDED if action is None or action.consult else _VERDICTS[action.answer]
-        rules.put(struct.pack("<I", generation * _RULES + index), struct.pack("<B3x", verdict))
-    kernel.map("policy").put(struct.pack("<I", generation), _policy(kernel, tables))
+    sets = _Sets(generation)
+    kernel.map("policy_values").put_all(
+        _values(generation, tables, _number_programs(kernel, tables.programs), sets)
+    )
+    kernel.map("policy_ranges").put_all(_ranges(generation, tables, sets))
+    kernel.map("policy_blocks").put_all(sets.blocks)
+    kernel.map("policy_rules").put_all(_rules(generation, tables))
+    kernel.map("policy").put(struct.pack("<I", generation), _policy(tables))
     # a path that is new to the kernel makes it look up every process again; it must know so before the epoch changes
     set_config(kernel, programs_version=int(config["programs_version"]) + 1)
     set_config(kernel, epoch=epoch)
@@ -61,11 +70,43 @@ def set_config(kernel: Kernel, **fields: int) -> None:
 
 
 def _clear(kernel: Kernel, generation: int) -> None:
-    values, ranges = kernel.map("policy_values"), kernel.map("policy_ranges")
-    for key in [key for key in values.keys() if key[0] == generation]:  # noqa: SIM118
-        values.delete(key)
-    for key in [key for key in ranges.keys() if key[4] == generation]:  # noqa: SIM118
-        ranges.delete(key)
+    for name, place in (("policy_values", 0), ("policy_ranges", 4), ("policy_blocks", 0)):
+        table = kernel.map(name)
+        table.delete_all([key for key in table.keys() if key[place] & 1 == generation])  # noqa: SIM118
+
+
+class _Sets:
+    """Puts sets of rules into the form of struct tw_named. ``blocks``: those that have no room in it."""
+
+    def __init__(self, generation: int) -> None:
+        self.blocks: dict[bytes, bytes] = {}
+        self._generation = generation
+        self._packed: dict[int, bytes] = {}  # many values are named by the same rules
+
+    def pack(self, bits: int) -> bytes:
+        """The structure."""
+        packed = self._packed.get(bits)
+        if packed is None:
+            number, parts = 2 * len(self._packed) + self._generation, _cut(bits)
+            self.blocks |= {_BLOCK_KEY.pack(number, block): part for block, part in parts[1:]}
+            first = parts[0][1] if parts else bytes(_BLOCK_BYTES)
+            packed = self._packed[bits] = _NAMED.pack(_summary(parts), number, first)
+        return packed
+
+
+def _cut(bits: int) -> list[tuple[int, bytes]]:
+    """The blocks of a set that are not empty, by their number."""
+    parts = []
+    while bits:
+        block = lowest_bit(bits) // _BLOCK_BITS
+        part = bits >> block * _BLOCK_BITS & _BLOCK
+        parts.append((block, part.to_bytes(_BLOCK_BYTES, "little")))
+        bits ^= part << block * _BLOCK_BITS
+    return parts
+
+
+def _summary(parts: Iterable[tuple[int, bytes]]) -> int:
+    return sum(1 << block for block, _ in parts)
 
 
 def _number_programs(kernel: Kernel, paths: Iterable[str]) -> dict[str, int]:
@@ -86,55 +127,65 @@ def _number_programs(kernel: Kernel, paths: Iterable[str]) -> dict[str, int]:
     return numbers
 
 
-def _write_values(kernel: Kernel, generation: int, tables: KernelTables, numbers: dict[str, int]) -> None:
-    values = kernel.map("policy_values")
-    for path, number in numbers.items():
-        values.put(_VALUE_KEY.pack(generation, PROGRAM, number), _bits(tables.programs[path]))
-    for uid, bits in tables.users.items():
-        values.put(_VALUE_KEY.pack(generation, USER, uid), _bits(bits))
+def _values(
+    generation: int, tables: KernelTables, numbers: Mapping[str, int], sets: _Sets
+) -> dict[bytes, bytes]:
+    programs = {
+        _VALUE_KEY.pack(generation, PROGRAM, number): sets.pack(tables.programs[path] & ~tables.any_program)
+        for path, number in numbers.items()
+    }
+    users = {
+        _VALUE_KEY.pack(generation, USER, uid): sets.pack(bits & ~tables.any_user)
+        for uid, bits in tables.users.items()
+    }
+    return programs | users
 
 
-def _write_ranges(kernel: Kernel, generation: int, tables: KernelTables) -> None:
-    ranges = kernel.map("policy_ranges")
-    for dimension, networks in ((REMOTE, tables.remote), (LOCAL, tables.local)):
+def _ranges(generation: int, tables: KernelTables, sets: _Sets) -> dict[bytes, bytes]:
+    entries = {}
+    for dimension, networks, others in (
+        (REMOTE, tables.remote, tables.any_remote),
+        (LOCAL, tables.local, tables.any_local),
+    ):
         for network, bits in networks.items():
-            family = 0 if network.version == 4 else _FAMILY_6
-            ranges.put(
-                _range_key(generation, dimension | family, network.network_address.packed, network.prefixlen),
-                _bits(bits),
-            )
+            place = dimension | (0 if network.version == 4 else _FAMILY_6)
+            key = _range_key(generation, place, network.network_address.packed, network.prefixlen)
+            entries[key] = sets.pack(bits & ~others)
     for (protocol, port, length), bits in tables.ports.items():
-        ranges.put(_range_key(generation, PORT, struct.pack(">BH", protocol, port), length), _bits(bits))
+        key = _range_key(generation, PORT, struct.pack(">BH", protocol, port), length)
+        entries[key] = sets.pack(bits & ~tables.any_port)
+    return entries
 
 
-def _policy(kernel: Kernel, tables: KernelTables) -> bytes:
-    dimensions = 0
-    for dimension, constrained in (
+def _rules(generation: int, tables: KernelTables) -> dict[bytes, bytes]:
+    """What to do by each bit; by one that no set has, nothing is decided."""
+    verdicts = [
+        Verdict.UNDECIDED if action.consult else _VERDICTS[action.answer] for action in tables.actions
+    ]
+    verdicts += [Verdict.UNDECIDED] * (CAPACITY - len(verdicts))
+    return {
+        struct.pack("<I", generation * CAPACITY + bit): struct.pack("<B3x", verdict)
+        for bit, verdict in enumerate(verdicts)
+    }
+
+
+def _policy(tables: KernelTables) -> bytes:
+    """struct tw_policy."""
+    by_place = (tables.any_program, tables.any_user, tables.any_remote, tables.any_local, tables.any_port)
+    constrained = (
         (PROGRAM, bool(tables.programs)),
         (USER, bool(tables.users)),
         (REMOTE, len(set(tables.remote.values())) > 1),
         (LOCAL, len(set(tables.local.values())) > 1),
         (PORT, len(set(tables.ports.values())) > 1),
-    ):
-        dimensions |= dimension if constrained else 0
-    layout = kernel.map("policy").value
-    assert layout is not None
-    kinds = {f"kinds{direction}_word": _words(tables.kinds[direction]) for direction in Direction}
-    sets = {
-        "local_word": _words(tables.local_mask),
-        "program_word": _words(tables.any_program),
-        "user_word": _words(tables.any_user),
-    }
-    return layout.pack(kinds | sets | {"dimensions": dimensions})
+    )
+    dimensions = sum(dimension for dimension, used in constrained if used)
+    sets = [tables.kinds[direction] for direction in Direction] + [0] + list(by_place)
+    whole = b"".join(
+        _OTHERS.pack(_summary(_cut(bits)), bits.to_bytes(CAPACITY // 8, "little")) for bits in sets
+    )
+    return whole + struct.pack("<I4x", dimensions)
 
 
 def _range_key(generation: int, dimension: int, prefix: bytes, bits: int) -> bytes:
     return _RANGE_KEY.pack(_FIXED_BITS + bits, generation, dimension, prefix.ljust(16, b"\0"))
-
-
-def _words(bits: int) -> tuple[int, ...]:
-    return tuple(bits >> 64 * word & 0xFFFFFFFFFFFFFFFF for word in range(_RULES // 64))
-
-
-def _bits(bits: int) -> bytes:
-    return _BITS.pack({"word": _words(bits)})

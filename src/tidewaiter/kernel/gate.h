@@ -76,4 +76,24 @@ __noinline int tw_without_connection(struct tw_connection *c, struct tw_connecti
 	return verdict;
 }
 
+/* Whether a packet is of the connection that its socket is, for nearly all of them and without parsing: 1 is yes, 0 is that
+ * tw_slow must look. A datagram that goes out from
+ * another address or port than the last one is for tw_slow too. */
+static __always_inline int tw_is_plainly_of(struct __sk_buff *skb, const struct tw_connection *c, int incoming)
+{
+	const __u8 *ip = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	const __u8 *theirs = incoming ? c->remote : c->local;
+	__u16 port = bpf_htons(incoming ? c->remote_port : c->local_port);
+	const __u64 *x = (const __u64 *)(ip + 8), *y = (const __u64 *)theirs;
+
+	if (c->family == 4) {
+		if (ip + 28 > end || ip[0] != TW_IPV4_PLAIN)
+			return 0;
+		return c->protocol == IPPROTO_TCP || (*(__u32 *)(ip + 12) == *(const __u32 *)theirs && *(__u16 *)(ip + 20) == port);
+	}
+	if (ip + 48 > end || ip[6] != c->protocol)
+		return 0;
+	return c->protocol == IPPROTO_TCP || (x[0] == y[0] && x[1] == y[1] && *(__u16 *)(ip + 40) == port);
+}
+
 #endif

@@ -62,6 +62,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "bpf_map_update_elem": (_I, [_I, _S, _S, _U64]),
     "bpf_map_delete_elem": (_I, [_I, _S]),
     "bpf_map_get_next_key": (_I, [_I, _P, _P]),
+    "bpf_map_update_batch": (_I, [_I, _S, _S, ctypes.POINTER(ctypes.c_uint32), _P]),
     "bpf_map_delete_batch": (_I, [_I, _S, ctypes.POINTER(ctypes.c_uint32), _P]),
     "bpf_map_lookup_batch": (_I, [_I, _P, _P, _P, _P, ctypes.POINTER(ctypes.c_uint32), _P]),
 }

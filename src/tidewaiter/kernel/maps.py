@@ -43,6 +43,18 @@ class Map:
         self._sized(value, self._value_size, "value")
         check(library().bpf_map_update_elem(self.fd, key, value, 0), f"writing map {self.name}")
 
+    def put_all(self, entries: Mapping[bytes, bytes]) -> None:
+        """Sets many values in one call. Not one map's worth of all or nothing: what came before a refusal stays."""
+        for key, value in entries.items():
+            self._sized(key, self._key_size, "key")
+            self._sized(value, self._value_size, "value")
+        keys, values = b"".join(entries), b"".join(entries.values())
+        count = ctypes.c_uint32(len(entries))
+        if entries:
+            check(
+                library().bpf_map_update_batch(self.fd, keys, values, count, None), f"writing map {self.name}"
+            )
+
     def delete(self, key: bytes) -> bool:
         """Removes an entry; False if there was none."""
         self._sized(key, self._key_size, "key")

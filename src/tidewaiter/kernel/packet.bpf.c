@@ -217,8 +217,15 @@ __noinline int tw_datagram(struct __sk_buff *skb, struct tw_connection *c, struc
 }
 
 /* A packet without anything in its socket: sockets of the kernel itself, or a SYN at a listener. */
-static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_buff *skb, struct tw_connection *c, struct tw_connection *seen, struct tw_flow_key *key, __u8 tcp_flags, int incoming)
+__noinline int tw_stranger(struct __sk_buff *skb, struct tw_connection *c, struct tw_sight *sight, int incoming)
 {
+	struct tw_config *settings = tw_config();
+	struct tw_connection *seen;
+	struct tw_flow_key key;
+
+	if (!settings || !sight)
+		return TW_PERMANENT_ACCEPT;
+	seen = &sight->ends;
 	if (c) {
 		__builtin_memcpy(&seen->owner, &c->owner, sizeof(seen->owner));
 	} else {
@@ -229,19 +236,44 @@ static __always_inline int tw_stranger(struct tw_config *settings, struct __sk_b
 
 		if (!namespace) {
 			if (!incoming)
-				tw_guest_sends(skb, seen, tcp_flags, key);
+				tw_guest_sends(skb, seen, sight->tcp_flags, &key);
 			return TW_PERMANENT_ACCEPT;
 		}
 		seen->namespace = *namespace;
 	}
 	/* only a SYN opens a TCP connection; what it leads to has storage of its own */
-	if (seen->protocol == IPPROTO_TCP && (tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && (incoming || !c || !(c->flags & TW_RAW)))
+	if (seen->protocol == IPPROTO_TCP && (sight->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN && (incoming || !c || !(c->flags & TW_RAW)))
 		return TW_PERMANENT_ACCEPT;
 	seen->home = TW_HOME_ADDRESSES;
 	seen->direction = incoming ? TW_IN : TW_OUT;
 	seen->opened = seen->used = bpf_ktime_get_ns();
-	tw_key_by_addresses(key, seen);
-	return tw_decide_flow(settings, seen, key);
+	tw_key_by_addresses(&key, seen);
+	return tw_decide_flow(settings, seen, &key);
+}
+
+/* A packet of the peer that its socket is connected to. */
+__noinline int tw_connected(struct tw_connection *c, struct tw_connection *seen, __u32 bytes, int incoming)
+{
+	struct tw_config *settings = tw_config();
+	struct tw_flow_key key;
+	int verdict;
+
+	if (!settings || !c || !seen)
+		return TW_UNDECIDED;
+	if (c->protocol == IPPROTO_UDP && !(c->flags & TW_REGISTERED))
+		tw_learn_ends(c, seen);
+	verdict = tw_refresh(settings, c, &key);
+	if (c->protocol != IPPROTO_UDP)
+		return verdict;
+	if (verdict != TW_UNDECIDED || !settings->enforce)
+		tw_report(settings, c);
+	if (tw_is_accept(verdict) || !settings->enforce) {
+		tw_add(c, bytes, incoming);
+		/* once, or when its way has changed; for a closed socket that is where its bytes are found */
+		if (!(c->flags & TW_REGISTERED) || c->home == TW_HOME_RELEASED || !tw_same_local(c, seen))
+			tw_register(c, seen, &key);
+	}
+	return verdict;
 }
 
 /* A datagram for a socket that has waited since before us, and has not been seen yet: it gets its storage, and the owner that
@@ -288,7 +320,6 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	struct tw_config *settings = tw_config();
 	struct tw_connection *c = NULL;
 	struct tw_sight sight = { };
-	struct tw_flow_key key;
 	struct bpf_sock *sk;
 	__u8 protocol;
 	int verdict;
@@ -320,46 +351,15 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 		if (c && !(incoming && sight.control))
 			verdict = tw_without_connection(c, &sight.ends, sight.payload, incoming);
 	} else if (c && (c->flags & TW_CONNECTED) && tw_is_of(c, &sight.ends, incoming)) {
-		if (c->protocol == IPPROTO_UDP && !(c->flags & TW_REGISTERED))
-			tw_learn_ends(c, &sight.ends);
-		verdict = tw_refresh(settings, c, &key);
-		if (c->protocol == IPPROTO_UDP) {
-			if (verdict != TW_UNDECIDED || !settings->enforce)
-				tw_report(settings, c);
-			if (tw_is_accept(verdict) || !settings->enforce) {
-				tw_add(c, sight.payload, incoming);
-				/* once, or when its way has changed; for a closed socket that is where its bytes are found */
-				if (!(c->flags & TW_REGISTERED) || c->home == TW_HOME_RELEASED || !tw_same_local(c, &sight.ends))
-					tw_register(c, &sight.ends, &key);
-			}
-		}
+		verdict = tw_connected(c, &sight.ends, sight.payload, incoming);
 	} else if (c && protocol == IPPROTO_UDP) {
 		verdict = tw_datagram(skb, c, &sight.ends, sight.payload, incoming);
 	} else {
-		verdict = tw_stranger(settings, skb, c, &sight.ends, &key, sight.tcp_flags, incoming);
+		verdict = tw_stranger(skb, c, &sight, incoming);
 	}
 	if (tw_is_redirect(verdict) && !incoming && !tw_goes_home(&sight.ends))
 		verdict = TW_PERMANENT_DROP; /* the redirect rules are gone, or were never there */
 	return settings->enforce ? tw_gate(settings, verdict) : TW_GO;
-}
-
-/* The same for nearly all packets, without parsing: 1 is yes, 0 is that tw_slow must look. A datagram that goes out from
- * another address or port than the last one is for tw_slow too. */
-static __always_inline int tw_is_plainly_of(struct __sk_buff *skb, const struct tw_connection *c, int incoming)
-{
-	const __u8 *ip = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	const __u8 *theirs = incoming ? c->remote : c->local;
-	__u16 port = bpf_htons(incoming ? c->remote_port : c->local_port);
-	const __u64 *x = (const __u64 *)(ip + 8), *y = (const __u64 *)theirs;
-
-	if (c->family == 4) {
-		if (ip + 28 > end || ip[0] != TW_IPV4_PLAIN)
-			return 0;
-		return c->protocol == IPPROTO_TCP || (*(__u32 *)(ip + 12) == *(const __u32 *)theirs && *(__u16 *)(ip + 20) == port);
-	}
-	if (ip + 48 > end || ip[6] != c->protocol)
-		return 0;
-	return c->protocol == IPPROTO_TCP || (x[0] == y[0] && x[1] == y[1] && *(__u16 *)(ip + 40) == port);
 }
 
 static __always_inline int tw_packet(struct __sk_buff *skb, int incoming)

@@ -8,21 +8,15 @@
 
 #include "flow.h"
 
-static __always_inline void tw_narrow(struct tw_bits *set, const struct tw_bits *by)
-{
-	for (int i = 0; i < TW_WORDS; i++)
-		set->word[i] &= by ? by->word[i] : 0;
-}
-
-static __always_inline void tw_narrow_by_value(struct tw_bits *set, __u8 generation, __u8 dimension, __u32 value, const struct tw_bits *others)
+/* Functions of their own: their keys must not take up stack while the search goes on. */
+static __noinline const struct tw_named *tw_named_value(__u8 generation, __u8 dimension, __u32 value)
 {
 	struct tw_value_key key = { .generation = generation, .dimension = dimension, .value = value };
-	struct tw_bits *found = bpf_map_lookup_elem(&policy_values, &key);
 
-	tw_narrow(set, found ? found : others);
+	return bpf_map_lookup_elem(&policy_values, &key);
 }
 
-static __always_inline void tw_narrow_by_address(struct tw_bits *set, __u8 generation, __u8 dimension, __u8 family, const __u8 *address)
+static __noinline const struct tw_named *tw_named_address(__u8 generation, __u8 dimension, __u8 family, const __u8 *address)
 {
 	struct tw_range_key key = { .generation = generation, .dimension = dimension };
 
@@ -30,37 +24,51 @@ static __always_inline void tw_narrow_by_address(struct tw_bits *set, __u8 gener
 	if (family != 4)
 		key.dimension |= TW_FAMILY_6;
 	__builtin_memcpy(key.bytes, address, 16);
-	tw_narrow(set, bpf_map_lookup_elem(&policy_ranges, &key));
+	return bpf_map_lookup_elem(&policy_ranges, &key);
 }
 
-static __always_inline void tw_narrow_by_port(struct tw_bits *set, __u8 generation, __u8 protocol, __u16 port)
+static __noinline const struct tw_named *tw_named_port(__u8 generation, __u8 protocol, __u16 port)
 {
 	struct tw_range_key key = { .prefix = TW_RANGE_FIXED + 24, .generation = generation, .dimension = TW_DIMENSION_PORT };
 
 	key.bytes[0] = protocol;
 	key.bytes[1] = port >> 8;
 	key.bytes[2] = port;
-	tw_narrow(set, bpf_map_lookup_elem(&policy_ranges, &key));
+	return bpf_map_lookup_elem(&policy_ranges, &key);
 }
 
-static __always_inline int tw_first(const struct tw_bits *set)
-{
-	for (int i = 0; i < TW_WORDS; i++) {
-		__u64 word = set->word[i];
-		int bit = 0;
+/* The number of a bit, by the top six bits of that bit times TW_SEQUENCE, a de Bruijn sequence: in its binary digits each
+ * number of six digits occurs once. */
+#define TW_SEQUENCE 0x03f79d71b4cb0a89ULL
+static const __u8 tw_bit_number[64] = {
+	0, 1, 48, 2, 57, 49, 28, 3, 61, 58, 50, 42, 38, 29, 17, 4,
+	62, 55, 59, 36, 53, 51, 43, 22, 45, 39, 33, 30, 24, 18, 12, 5,
+	63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21, 44, 32, 23, 11,
+	46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9, 13, 8, 7, 6,
+};
 
-		if (!word)
-			continue;
-		/* the lowest set bit by halving: this target has no instruction for it */
-		if (!(word & 0xffffffff)) { bit += 32; word >>= 32; }
-		if (!(word & 0xffff)) { bit += 16; word >>= 16; }
-		if (!(word & 0xff)) { bit += 8; word >>= 8; }
-		if (!(word & 0xf)) { bit += 4; word >>= 4; }
-		if (!(word & 3)) { bit += 2; word >>= 2; }
-		if (!(word & 1)) bit += 1;
-		return 64 * i + bit;
+/* The lowest bit that is set: this target has no instruction for it, and with jumps the verifier would follow each. */
+static __always_inline int tw_lowest(__u64 word)
+{
+	return tw_bit_number[(word & -word) * TW_SEQUENCE >> 58];
+}
+
+/* Narrows a block of rules down to those that one dimension allows: what does not look at it, and what names its value.
+ * NULL for `named`: no rule does. */
+__noinline int tw_narrow(struct tw_bits *set, const struct tw_bits *others, const struct tw_named *named, __u32 block)
+{
+	struct tw_block_key key = { .block = block };
+	const struct tw_bits *by = NULL;
+
+	if (!set || !others)
+		return 0;
+	if (named && (named->blocks >> (block & 63) & 1)) {
+		key.number = named->number;
+		by = named->blocks & ((1ULL << (block & 63)) - 1) ? bpf_map_lookup_elem(&policy_blocks, &key) : &named->first;
 	}
-	return -1;
+	for (int i = 0; i < TW_WORDS; i++)
+		set->word[i] &= others->word[i] | (by ? by->word[i] : 0);
+	return 0;
 }
 
 #define TW_TICK 10000000 /* ns; /proc knows no more of when a process began (USER_HZ) */
@@ -91,43 +99,99 @@ static __always_inline int tw_know_program(struct tw_owner *owner, const struct 
 	return owner->program != TW_ANY;
 }
 
-/* The first rule that matches, by its bit; TW_ANY when that cannot be said here. */
-static __always_inline int tw_first_rule(struct tw_connection *c, const struct tw_config *settings, __u32 epoch, int local_known)
-{
-	__u8 generation, direction = c->direction;
-	struct tw_policy *current;
-	__u32 slot, dimensions;
-	struct tw_bits set;
-	int first;
+/* What is known of a connection while its rule is looked for. */
+struct tw_search {
+	const struct tw_policy *policy;
+	const struct tw_others *kind; /* the rules for its direction */
+	const struct tw_named *named[TW_PLACES]; /* NULL: no rule names its value */
+	__u64 blocks; /* in which its rule may be */
+	__u32 local_known;
+	int rule; /* TW_ANY: not found yet */
+};
 
-	if (direction > TW_FORWARD)
+/* Takes away the blocks in which no rule allows a value of one dimension. */
+__noinline int tw_exclude(__u64 *blocks, const struct tw_others *others, const struct tw_named *named)
+{
+	if (blocks && others)
+		*blocks &= others->blocks | (named ? named->blocks : 0);
+	return 0;
+}
+
+/* Looks into the lowest block in which the rule may be. 1 ends the search. */
+static long tw_look(__u32 turn, struct tw_search *search)
+{
+	const struct tw_others *others = search->policy->others;
+	struct tw_bits set;
+	__u32 block;
+
+	if (!search->blocks)
+		return 1;
+	block = tw_lowest(search->blocks) & (TW_BLOCKS - 1); /* the verifier does not know what is in a table */
+	search->blocks &= search->blocks - 1;
+	__builtin_memcpy(&set, &search->kind->block[block], sizeof(set));
+	tw_narrow(&set, &others[TW_PROGRAM].block[block], search->named[TW_PROGRAM], block);
+	tw_narrow(&set, &others[TW_USER].block[block], search->named[TW_USER], block);
+	tw_narrow(&set, &others[TW_REMOTE].block[block], search->named[TW_REMOTE], block);
+	tw_narrow(&set, &others[TW_PORT].block[block], search->named[TW_PORT], block);
+	if (search->local_known)
+		tw_narrow(&set, &others[TW_LOCAL].block[block], search->named[TW_LOCAL], block);
+	for (int i = 0; i < TW_WORDS; i++) {
+		if (!set.word[i])
+			continue;
+		search->rule = 64 * (TW_WORDS * block + i) + tw_lowest(set.word[i]);
+		return 1;
+	}
+	return 0;
+}
+
+/* Looks the values of a connection up: each function of its own, since a stack has 512 bytes for all that are under way. */
+static __noinline int tw_gather(struct tw_search *search, struct tw_connection *c, const struct tw_config *settings, __u32 generation)
+{
+	struct tw_policy *current = bpf_map_lookup_elem(&policy, &generation);
+	__u8 direction = c->direction;
+
+	if (!current || direction > TW_FORWARD)
+		return 0;
+	if ((current->dimensions & TW_DIMENSION_PROGRAM) && !tw_know_program(&c->owner, settings))
+		return 0; /* its process is forgotten here: Python may know more */
+	/* no `if` that is not needed: each doubles what the verifier has to look at */
+	search->named[TW_PROGRAM] = tw_named_value(generation, TW_DIMENSION_PROGRAM, c->owner.program);
+	search->named[TW_USER] = tw_named_value(generation, TW_DIMENSION_USER, c->owner.uid);
+	search->named[TW_REMOTE] = tw_named_address(generation, TW_DIMENSION_REMOTE, c->family, c->remote);
+	search->named[TW_PORT] = tw_named_port(generation, c->protocol, direction == TW_IN ? c->local_port : c->remote_port);
+	search->policy = current;
+	search->kind = &current->kinds[TW_WITHIN(direction, 3)];
+	search->blocks = search->kind->blocks;
+	tw_exclude(&search->blocks, &current->others[TW_PROGRAM], search->named[TW_PROGRAM]);
+	tw_exclude(&search->blocks, &current->others[TW_USER], search->named[TW_USER]);
+	tw_exclude(&search->blocks, &current->others[TW_REMOTE], search->named[TW_REMOTE]);
+	tw_exclude(&search->blocks, &current->others[TW_PORT], search->named[TW_PORT]);
+	if (search->local_known) {
+		search->named[TW_LOCAL] = tw_named_address(generation, TW_DIMENSION_LOCAL, c->family, c->local);
+		tw_exclude(&search->blocks, &current->others[TW_LOCAL], search->named[TW_LOCAL]);
+	}
+	return 1;
+}
+
+/* Whether a rule looks at the local address. */
+static __always_inline int tw_is_local(const struct tw_policy *current, int rule)
+{
+	const struct tw_bits *others = &current->others[TW_LOCAL].block[(rule >> 8) & (TW_BLOCKS - 1)];
+
+	return !(others->word[(rule >> 6) & (TW_WORDS - 1)] >> (rule & 63) & 1);
+}
+
+/* The first rule that matches, by its bit; TW_ANY when that cannot be said here. */
+static __noinline int tw_first_rule(struct tw_connection *c, const struct tw_config *settings, __u32 generation, int local_known)
+{
+	struct tw_search search = { .rule = TW_ANY, .local_known = local_known };
+
+	if (!tw_gather(&search, c, settings, generation))
 		return TW_ANY;
-	generation = slot = epoch & 1;
-	current = bpf_map_lookup_elem(&policy, &slot);
-	if (!current)
+	bpf_loop(TW_BLOCKS, tw_look, &search, 0);
+	if (search.rule < 0 || search.rule >= TW_RULES || (!local_known && tw_is_local(search.policy, search.rule)))
 		return TW_ANY;
-	__builtin_memcpy(&set, &current->kinds[direction], sizeof(set));
-	dimensions = current->dimensions;
-	if ((dimensions & TW_DIMENSION_PROGRAM) && !tw_know_program(&c->owner, settings))
-		return TW_ANY; /* its process is forgotten here: Python may know more */
-	if ((dimensions & TW_DIMENSION_PROGRAM) && c->owner.program)
-		tw_narrow_by_value(&set, generation, TW_DIMENSION_PROGRAM, c->owner.program, &current->program);
-	else
-		tw_narrow(&set, &current->program);
-	if (dimensions & TW_DIMENSION_USER)
-		tw_narrow_by_value(&set, generation, TW_DIMENSION_USER, c->owner.uid, &current->user);
-	if (dimensions & TW_DIMENSION_REMOTE)
-		tw_narrow_by_address(&set, generation, TW_DIMENSION_REMOTE, c->family, c->remote);
-	if (dimensions & TW_DIMENSION_PORT)
-		tw_narrow_by_port(&set, generation, c->protocol, direction == TW_IN ? c->local_port : c->remote_port);
-	if ((dimensions & TW_DIMENSION_LOCAL) && local_known)
-		tw_narrow_by_address(&set, generation, TW_DIMENSION_LOCAL, c->family, c->local);
-	first = tw_first(&set);
-	if (first < 0 || first >= TW_RULES)
-		return TW_ANY;
-	if (!local_known && (current->local.word[(first >> 6) & (TW_WORDS - 1)] >> (first & 63)) & 1)
-		return TW_ANY;
-	return first;
+	return search.rule;
 }
 
 /* Decides `c` by the policy in force: sets verdict (TW_UNDECIDED means: ask Python), rule, tier and epoch. Another
@@ -149,7 +213,7 @@ __noinline int tw_decide(struct tw_connection *c, int local_known)
 		c->flags |= TW_OWN;
 		c->verdict = TW_PERMANENT_ACCEPT;
 	} else {
-		first = tw_first_rule(c, settings, epoch, local_known);
+		first = tw_first_rule(c, settings, epoch & 1, local_known);
 		index = (epoch & 1) * TW_RULES + first;
 		rule = first == (int)TW_ANY ? NULL : bpf_map_lookup_elem(&policy_rules, &index);
 		if (rule)

@@ -9,8 +9,9 @@
 #define TW_PATH 512      /* bytes of an executable's path, right-aligned, zeros before it */
 #define TW_ARGUMENTS 512 /* bytes of a command line, zero between arguments */
 #define TW_PARENTS 8     /* ancestors remembered */
-#define TW_WORDS 4       /* 64-bit words in a set of rules */
-#define TW_RULES 256     /* 64 * TW_WORDS */
+#define TW_WORDS 4       /* 64-bit words in a block of rules */
+#define TW_BLOCKS 64     /* blocks in a set of rules */
+#define TW_RULES 16384   /* 64 * TW_WORDS * TW_BLOCKS */
 
 /* model.Verdict, by the same numbers */
 enum tw_verdict {
@@ -150,8 +151,22 @@ struct tw_path {
 	char text[TW_PATH];
 };
 
+/* One block of a set of rules. */
 struct tw_bits {
 	__u64 word[TW_WORDS];
+};
+
+/* The rules that name a value. Most values are named by few rules, so only the blocks that are not empty are kept. */
+struct tw_named {
+	__u64 blocks; /* bit b: there are some in block b */
+	__u32 number; /* under which all but the first of these are in `policy_blocks`; the lowest bit is the generation */
+	__u32 unused;
+	struct tw_bits first;
+};
+
+struct tw_block_key {
+	__u32 number; /* of the set: struct tw_named */
+	__u32 block;
 };
 
 enum tw_dimension {
@@ -182,12 +197,18 @@ struct tw_value_key {
 };
 #define TW_ANY 0xffffffffu /* no rule, no program: nobody knows */
 
+/* The rules that do not look at a dimension: every value satisfies them. */
+struct tw_others {
+	__u64 blocks; /* as in struct tw_named */
+	struct tw_bits block[TW_BLOCKS];
+};
+
+enum tw_place { TW_PROGRAM = 0, TW_USER = 1, TW_REMOTE = 2, TW_LOCAL = 3, TW_PORT = 4, TW_PLACES = 5 };
+
 struct tw_policy {
-	struct tw_bits kinds[3]; /* by direction */
-	struct tw_bits local;    /* rules that look at the local address */
-	struct tw_bits program;  /* rules for a program that none names */
-	struct tw_bits user;     /* rules for a user that none names */
-	__u32 dimensions;        /* which are constrained by any rule */
+	struct tw_others kinds[4];          /* by direction; the last one is nobody's */
+	struct tw_others others[TW_PLACES]; /* by enum tw_place */
+	__u32 dimensions;                   /* which are constrained by any rule */
 	__u32 unused;
 };
 

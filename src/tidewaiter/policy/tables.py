@@ -43,7 +43,8 @@ class KernelTables:
     directions out, in and forward, or, if the policy has more rules than fit, one bit that consults and
     matches everything. ``actions`` has one entry for each bit.
 
-    ``any_program`` and ``any_user`` are the sets for a program or uid that is not in the table. ``remote``
+    ``any_program`` and so on are the rules that do not look at a dimension: they are in each of its sets, and are
+    the set of a program or a user that is not in the table. ``remote``
     and ``local`` always have 0.0.0.0/0 and ::/0; ``ports`` is keyed by protocol, port and prefix length
     (0 to 24, see PORT_KEY_BITS) and always has (0, 0, 0). ``local_mask`` are the rules that constrain the
     local address.
@@ -57,8 +58,11 @@ class KernelTables:
     any_user: int
     users: Mapping[int, int]
     kinds: Mapping[Direction, int]
+    any_remote: int
     remote: Mapping[Network, int]
+    any_local: int
     local: Mapping[Network, int]
+    any_port: int
     ports: Mapping[tuple[int, int, int], int]
     local_mask: int
 
@@ -120,11 +124,19 @@ def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
         any_user=any_user,
         users=users,
         kinds=kinds if whole else {direction: bits | last for direction, bits in kinds.items()},
+        any_remote=_others(rules, lambda rule: rule.remote, last),
         remote=_network_table(rules, lambda rule: rule.remote, last),
+        any_local=_others(rules, lambda rule: rule.local, last),
         local=_network_table(rules, lambda rule: rule.local, last),
+        any_port=_others(rules, lambda rule: rule.ports, last),
         ports=_port_table(rules, last),
         local_mask=sum(1 << index for index, rule in enumerate(rules) if rule.local),
     )
+
+
+def _others(rules: Sequence[Rule], values: Callable[[Rule], Sequence[object]], always: int) -> int:
+    """The rules that do not look at a dimension."""
+    return always | sum(1 << index for index, rule in enumerate(rules) if not values(rule))
 
 
 def _network_table(
