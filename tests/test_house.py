@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 ROWS = (
     {"model"},
     {"protocol"},
-    {"kernel", "driver", "policy", "contexts"},
+    {"kernel", "driver", "policy", "contexts", "names"},
     {"store", "host"},
     {"service", "fleet", "replay", "lab"},
     {""},  # the package itself: the façade that programs import from
