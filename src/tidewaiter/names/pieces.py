@@ -56,10 +56,9 @@ class Pieces:
         """How many bytes there are from the beginning to the first gap."""
         return self._stretches[0][1] if self._stretches and self._stretches[0][0] == 0 else 0
 
-    @property
-    def beginning(self) -> bytes:
-        """The bytes from the beginning to the first gap."""
-        return bytes(self._data[: self.length])
+    def beginning(self, at: int = 0) -> bytes:
+        """The bytes from the beginning, or from ``at``, to the first gap."""
+        return bytes(self._data[at : self.length])
 
     @property
     def full(self) -> bool:
