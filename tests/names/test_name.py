@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidewaiter.names.name import Hidden, host_name, unreadable
+from tidewaiter.names.name import Hidden, host_name, is_address, unreadable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,8 @@ def test_a_name_is_spelled_in_one_way(text: bytes) -> None:
 
 def test_unreadable_says_why() -> None:
     assert (unreadable("x").hidden, unreadable("x").why, unreadable("x").name) == (Hidden.UNREADABLE, "x", "")
+
+
+def test_addresses_are_told_from_nonsense() -> None:
+    assert all(map(is_address, (b"192.0.2.1", b"[2001:db8::1]", b"fe80::1", b"0x7f000001")))
+    assert not any(map(is_address, (b"", b"a b", b"two..dots", b"example.com")))

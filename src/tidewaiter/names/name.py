@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 _HOST = re.compile(rb"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+_OF_ADDRESSES = frozenset(b"0123456789abcdefABCDEFx.:[]%")
 _LONGEST = 253
 """Of a name as text without its last dot (RFC 1035 section 2.3.4 allows 255 bytes on the wire)."""
 
@@ -23,6 +24,11 @@ def host_name(text: bytes) -> str:
     last = name.rpartition(".")[2]
     # A last part of digits makes it an IPv4 address in one of its spellings (WHATWG URL, host parsing).
     return "" if len(name) > _LONGEST or last.isdigit() or last.startswith("0x") else name
+
+
+def is_address(text: bytes) -> bool:
+    """Whether this is written like an address: programs that have no name for a host put that in its place."""
+    return bool(text) and set(text) <= _OF_ADDRESSES
 
 
 class By(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tidewaiter.names.cursor import Cursor, EndOfBytes
-from tidewaiter.names.name import By, Hidden, Name, host_name
+from tidewaiter.names.name import By, Hidden, Name, host_name, is_address
 
 MAX_HELLO = 24_576
 """The largest ClientHello that is read, in bytes. With keys against quantum computers they have about 2,000."""
@@ -163,14 +163,9 @@ def _server_name(content: Cursor) -> str:
     if host is None:
         return ""
     name = host_name(host)
-    if not name and not _is_address(host):
+    if not name and not is_address(host):
         raise MalformedHello("the name that it gives is none")
     return name
-
-
-def _is_address(host: bytes) -> bool:
-    """Programs that get an address for a name put it there all the same."""
-    return bool(host) and set(host) <= set(b"0123456789abcdefABCDEF.:[]%")
 
 
 def _protocols(content: Cursor) -> tuple[str, ...]:
