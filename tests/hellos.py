@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
@@ -45,6 +46,11 @@ def records(data: bytes, sizes: Sequence[int] = ()) -> bytes:
         if part:
             found += b"\x16\x03\x01" + vector(2, part)
     return found
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """The data in pieces, cut at these places."""
+    return [data[low:high] for low, high in pairwise([0, *sorted(places), len(data)])]
 
 
 def of_ssl(name: str, protocols: Sequence[str] = (), *, version: ssl.TLSVersion | None = None) -> bytes:

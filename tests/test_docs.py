@@ -31,6 +31,7 @@ from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
+from tidewaiter.names import dns, first, http, pieces, quic, table, tls
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
 from tidewaiter.service.report import Reporter
@@ -144,6 +145,18 @@ BOUNDS = {
     "programs, in Python": owners._KEPT,
     "what the kernel told of connections": 2 * connections.CAPACITY,
     "events ahead of their packets": machine._KEPT,
+    "addresses with [names](names.md), of all programs together": table.ADDRESSES,
+    "names of one address for one program": table.NAMES,
+    "links of a CNAME chain": table.LINKS,
+    "records of a DNS message": dns.RECORDS,
+    "labels of a DNS message, those that pointers repeat counted again": dns.WORK,
+    "first bytes of a connection, put in order": pieces.LIMIT,
+    "stretches of them that lie apart": pieces.GAPS,
+    "first bytes of a connection, those that come twice counted twice": first.BYTES,
+    "a ClientHello": tls.MAX_HELLO,
+    "the head of an HTTP request": http.MAX_HEAD,
+    "QUIC Initial packets of a connection": quic.PACKETS,
+    "keys of one QUIC connection": quic.KEYS,
     "the kernel's queue of packets": inspect.signature(queue.Queue).parameters["length"].default,
 }
 

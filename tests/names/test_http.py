@@ -6,12 +6,12 @@ import contextlib
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hellos import cut
 from strategies import FUZZ
 from tidewaiter.names.http import MAX_HEAD, PREFACE, NotHttp, RequestReader, begins_as_http
 from tidewaiter.names.name import NO_NAME, By, Hidden, Name
@@ -26,12 +26,6 @@ def read(*pieces: bytes) -> Name | None:
     for piece in pieces[:-1]:
         assert reader.feed(piece) is None
     return reader.feed(pieces[-1])
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """The data in pieces, cut at these places."""
-    edges = [0, *sorted(places), len(data)]
-    return [data[low:high] for low, high in zip(edges, edges[1:], strict=False)]
 
 
 @given(st.lists(st.integers(0, len(GET) - 1), max_size=8), st.binary(max_size=20))
@@ -120,7 +114,9 @@ def test_what_is_no_request(stream: bytes) -> None:
 
 
 def test_the_first_bytes_already_tell() -> None:
-    assert all(begins_as_http(data) for data in (b"", b"G", b"GET", b"GET ", b"\r\nGET / ", b"BASELINE-CONTROL"))
+    assert all(
+        begins_as_http(data) for data in (b"", b"G", b"GET", b"GET ", b"\r\nGET / ", b"BASELINE-CONTROL")
+    )
     assert not any(begins_as_http(data) for data in (b"\x16", b" GET", b"GE\0", b"A" * 33))
 
 
@@ -146,7 +142,10 @@ def test_curl() -> None:
 TEXT = st.text("abcHost: \t\r\n./:[]@0HTP1", max_size=40).map(str.encode)
 
 
-@given(st.lists(TEXT | st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n", b"\n\n"]), max_size=6), st.integers(1, 30))
+@given(
+    st.lists(TEXT | st.sampled_from([b"GET / HTTP/1.1\r\n", b"Host: a\r\n", b"\r\n", b"\n\n"]), max_size=6),
+    st.integers(1, 30),
+)
 @settings(max_examples=200 * FUZZ)
 def test_hostile_streams_are_read_or_refused(parts: list[bytes], step: int) -> None:
     stream = b"".join(parts)

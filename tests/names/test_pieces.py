@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,7 @@ def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[tuple[int, bytes]]]:
     """A stream, and pieces that cover it, overlap and come in any order."""
     stream = draw(st.binary(min_size=1, max_size=60))
     cuts = sorted({0, len(stream), *draw(st.lists(st.integers(0, len(stream)), max_size=8))})
-    pieces = [(low, stream[low : high + draw(st.integers(0, 5))]) for low, high in zip(cuts, cuts[1:], strict=False)]
+    pieces = [(low, stream[low : high + draw(st.integers(0, 5))]) for low, high in pairwise(cuts)]
     return stream, draw(st.permutations(pieces))
 
 

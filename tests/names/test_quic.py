@@ -88,7 +88,13 @@ def test_frames_in_any_order_among_others() -> None:
     cuts = [*range(0, len(HELLO), 7)]
     parts = [crypto(at, HELLO[at : at + 7]) for at in cuts]
     random.Random(1).shuffle(parts)
-    noise = [b"\x01", b"\0\0\0", b"\x02\x05\x00\x01\x00\x01\x02", b"\x03\x05\x00\x00\x00\x01\x02\x03", b"\x1c\0\x06\x03bye"]
+    noise = [
+        b"\x01",
+        b"\0\0\0",
+        b"\x02\x05\x00\x01\x00\x01\x02",
+        b"\x03\x05\x00\x00\x00\x01\x02\x03",
+        b"\x1c\0\x06\x03bye",
+    ]
     frames = b"".join(part + noise[number % len(noise)] for number, part in enumerate(parts))
     assert read(initial(frames)) == READ
     middle = len(parts) // 2
@@ -109,7 +115,9 @@ def test_after_a_retry_the_keys_are_new() -> None:
 
 
 def test_the_server_changes_the_id_but_not_the_keys() -> None:
-    assert read(initial(crypto(0, HELLO[:30])), initial(crypto(30, HELLO[30:]), 1, header_id=b"server")) == READ
+    assert (
+        read(initial(crypto(0, HELLO[:30])), initial(crypto(30, HELLO[30:]), 1, header_id=b"server")) == READ
+    )
 
 
 def test_a_change_to_version_2() -> None:
@@ -189,7 +197,8 @@ def test_hostile_datagrams_are_read_or_refused(data: st.DataObject) -> None:
     frames = st.one_of(
         st.binary(max_size=200),
         st.lists(
-            st.tuples(st.integers(0, 200), st.binary(max_size=20)).map(lambda piece: crypto(*piece)), max_size=20
+            st.tuples(st.integers(0, 200), st.binary(max_size=20)).map(lambda piece: crypto(*piece)),
+            max_size=20,
         ).map(b"".join),
     )
     for number in range(data.draw(st.integers(1, 4))):

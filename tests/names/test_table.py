@@ -95,7 +95,9 @@ def test_services_lead_to_their_hints_and_targets() -> None:
     target = Service(1, "b.example", (TWO,))
     table.learn(WGET, answer("a.example", ("a.example", target), ("b.example", ONE)), 0)
     assert table.find(CURL, ONE, 0)[0][:2] == ("a.example", ())
-    assert [table.find(WGET, address, 0)[0][:2] for address in (ONE, TWO)] == [("a.example", ("b.example",))] * 2
+    assert [table.find(WGET, address, 0)[0][:2] for address in (ONE, TWO)] == [
+        ("a.example", ("b.example",))
+    ] * 2
 
 
 def test_what_the_question_does_not_lead_to_is_not_believed() -> None:
@@ -169,7 +171,11 @@ def test_the_least_recently_used_address_gives_way() -> None:
         table.learn(CURL, answer("a.example", ("a.example", address)), 0)
     assert names(table, CURL, ONE)
     table.learn(CURL, answer("a.example", ("a.example", three)), 0)
-    assert [names(table, CURL, address) for address in (ONE, TWO, three)] == [["a.example"], [], ["a.example"]]
+    assert [names(table, CURL, address) for address in (ONE, TWO, three)] == [
+        ["a.example"],
+        [],
+        ["a.example"],
+    ]
     assert (table.gave_way, len(table)) == (1, 2)
 
 
@@ -218,7 +224,11 @@ def test_against_a_plain_list_of_answers(steps: list[tuple[str, Asker, int, int]
             table.expire(now)
         elif kind != "find":
             getattr(table, kind)(asker, address, now)
-        alive = {one for (who, where, one), until in taught.items() if (who, where) == (asker, address) and until > now}
+        alive = {
+            one
+            for (who, where, one), until in taught.items()
+            if (who, where) == (asker, address) and until > now
+        }
         found = table.find(asker, address, now)
         mine = {known.name for known in found if known.own or asker.program == ""}
         assert alive <= {known.name for known in found}

@@ -7,14 +7,13 @@ import shutil
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hellos import MANY, alpn, handshake, of_ssl, records, server_name, vector
+from hellos import MANY, alpn, cut, handshake, of_ssl, records, server_name, vector
 from strategies import FUZZ
 from tidewaiter.names.name import By, Hidden, Name
 from tidewaiter.names.tls import (
@@ -40,12 +39,6 @@ def read(*pieces: bytes) -> Hello | None:
     for piece in pieces[:-1]:
         assert reader.feed(piece) is None
     return reader.feed(pieces[-1])
-
-
-def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
-    """The data in pieces, cut at these places."""
-    edges = [0, *sorted(places), len(data)]
-    return [data[low:high] for low, high in zip(edges, edges[1:], strict=False)]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -90,7 +83,11 @@ def test_curl() -> None:
     assert "http/1.1" in hello.protocols
 
 
-@given(st.lists(st.integers(1, 60), max_size=12), st.lists(st.integers(0, 400), max_size=8), st.binary(max_size=9))
+@given(
+    st.lists(st.integers(1, 60), max_size=12),
+    st.lists(st.integers(0, 400), max_size=8),
+    st.binary(max_size=9),
+)
 @settings(max_examples=100 * FUZZ)
 def test_any_records_and_any_segments(sizes: list[int], places: list[int], behind: bytes) -> None:
     stream = records(HELLO, sizes)

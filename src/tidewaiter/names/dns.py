@@ -112,9 +112,7 @@ def parse_message(data: bytes) -> Message:
     except EndOfBytes as error:
         if not flags & 0x0200:
             raise MalformedMessage(f"a record is cut: {error}") from None
-    return Message(
-        number, bool(flags & 0x8000), flags & 15, bool(flags & 0x0200), questions, tuple(records)
-    )
+    return Message(number, bool(flags & 0x8000), flags & 15, bool(flags & 0x0200), questions, tuple(records))
 
 
 class _Reader:
@@ -203,11 +201,7 @@ class _Reader:
             elif length < 0xC0:
                 raise MalformedMessage(f"a label begins with {length:#x}, which has no meaning")
             else:
-                if at >= end:
-                    raise EndOfBytes(f"a pointer runs beyond byte {end}")
-                target = (length & 0x3F) << 8 | data[at]
-                if not _HEADER.size <= target < floor:
-                    raise MalformedMessage("a pointer does not lead back to another name")
+                target = self._target(at - 1, end, floor)
                 behind = behind or at + 1
                 if target in self._names:
                     rest, more = self._names[target]
@@ -223,6 +217,15 @@ class _Reader:
         self._names[begin] = labels, size
         cursor.at = behind or at
         return ".".join(labels) or "."
+
+    def _target(self, at: int, end: int, floor: int) -> int:
+        """Where the pointer at ``at`` leads to."""
+        if at + 2 > end:
+            raise EndOfBytes(f"a pointer runs beyond byte {end}")
+        target = int.from_bytes(self._cursor.data[at : at + 2], "big") & 0x3FFF
+        if not _HEADER.size <= target < floor:
+            raise MalformedMessage("a pointer does not lead back to another name")
+        return target
 
 
 _KINDS = frozenset(Kind)

@@ -115,7 +115,7 @@ class Table:
         return count
 
     def find(self, asker: Asker, address: Address, now: int) -> tuple[Known, ...]:
-        """The names of an address for this asker, the one it learnt last first; or those that all share, not ``own``."""
+        """The names of an address for this asker, the last learnt first; or those that all share, not ``own``."""
         for own, one in ((True, asker), (False, Asker(asker.namespace))):
             names = self._look(one, address, now)
             if names is not None:
@@ -189,7 +189,7 @@ def _addresses(message: Message) -> Iterator[tuple[Address, tuple[str, ...], int
     owners: dict[str, list[Record]] = {}
     for record in message.records:
         owners.setdefault(record.owner, []).append(record)
-    way = [((message.questions[0].name,), LONGEST)]
+    way: list[tuple[tuple[str, ...], int]] = [((message.questions[0].name,), LONGEST)]
     seen = {message.questions[0].name}
     for links, lifetime in way:  # grows while it is walked
         for record in owners.get(links[-1], ()):

@@ -139,7 +139,9 @@ def _parse(cursor: Cursor) -> Hello:
         content = extensions.within(extensions.number(2))
         if kind in _READ:
             if kind in found:
-                raise MalformedHello(f"the extension {kind} is there twice")  # RFC 8446 section 4.2 forbids it
+                raise MalformedHello(
+                    f"the extension {kind} is there twice"
+                )  # RFC 8446 section 4.2 forbids it
             found[kind] = content
     name = _server_name(found[_SERVER_NAME]) if _SERVER_NAME in found else ""
     protocols = _protocols(found[_ALPN]) if _ALPN in found else ()
