@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tidewaiter.model.name import NO_NAME, By, Hidden, Name, unreadable
 from tidewaiter.names.called import called
-from tidewaiter.names.name import NO_NAME, By, Hidden, Name, unreadable
 from tidewaiter.names.table import Known
 
 WWW = Known("www.example", ("edge.example",), 0)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hellos import MANY, V1, V2, of_aioquic, of_ssl
 from strategies import FUZZ
 from tidewaiter.model.key import Protocol
+from tidewaiter.model.name import NO_NAME, By, Hidden
 from tidewaiter.names.first import BYTES, TIME, First
-from tidewaiter.names.name import NO_NAME, By, Hidden
 from tidewaiter.names.pieces import LIMIT
 
 TCP, UDP = Protocol.TCP, Protocol.UDP

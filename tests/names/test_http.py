@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from hellos import cut
 from strategies import FUZZ
+from tidewaiter.model.name import NO_NAME, By, Hidden, Name
 from tidewaiter.names.http import MAX_HEAD, PREFACE, NotHttp, RequestReader, begins_as_http
-from tidewaiter.names.name import NO_NAME, By, Hidden, Name
 
 WEB = Name("example.com", By.HTTP)
 GET = b"GET /path?q=http://other.example/ HTTP/1.1\r\nUser-Agent: x\r\nHost: Example.com:8080\r\nAccept: */*\r\n\r\n"

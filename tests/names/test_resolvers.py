@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tidewaiter.names.name import NO_NAME, By, Hidden, Name, host_name
+from tidewaiter.model.name import NO_NAME, By, Hidden, Name
 from tidewaiter.names.resolvers import (
     ADDRESSES,
     CANARIES,
@@ -15,6 +15,7 @@ from tidewaiter.names.resolvers import (
     encrypted_dns,
     resolves_in_secret,
 )
+from tidewaiter.names.spelling import host_name
 
 ELSEWHERE = ip_address("192.0.2.1")
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hellos import MANY, alpn, cut, handshake, of_ssl, records, server_name, vector
 from strategies import FUZZ
-from tidewaiter.names.name import By, Hidden, Name
+from tidewaiter.model.name import By, Hidden, Name
 from tidewaiter.names.tls import (
     MAX_HELLO,
     MAX_RECORD,

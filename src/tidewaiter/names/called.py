@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tidewaiter.names.name import NO_NAME, By, Hidden, Name
+from tidewaiter.model.name import NO_NAME, By, Hidden, Name
 from tidewaiter.names.table import Known
 
 

@@ -7,8 +7,8 @@ bounded; what was then begun and not finished is *unreadable*, which is not the 
 from __future__ import annotations
 
 from tidewaiter.model.key import Protocol
+from tidewaiter.model.name import NO_NAME, By, Name, unreadable
 from tidewaiter.names.http import NotHttp, RequestReader, begins_as_http
-from tidewaiter.names.name import NO_NAME, By, Name, unreadable
 from tidewaiter.names.pieces import Pieces, PiecesError
 from tidewaiter.names.quic import InitialReader, NotQuic, UnreadableInitial
 from tidewaiter.names.tls import HelloReader, MalformedHello, NotTls, begins_as_tls

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tidewaiter.names.name import NO_NAME, By, Hidden, Name, host_name, is_address, unreadable
+from tidewaiter.model.name import NO_NAME, By, Hidden, Name, unreadable
+from tidewaiter.names.spelling import host_name, is_address
 
 MAX_HEAD = 24_576
 """The largest head of a request that is read, in bytes. Servers refuse more than 8,000 to 32,000."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from tidewaiter.model.key import Address
-from tidewaiter.names.name import Hidden, Name
+from tidewaiter.model.name import Hidden, Name
 
 DOT_PORT = 853
 """DNS over TLS (RFC 7858, TCP) and over QUIC (RFC 9250, UDP)."""

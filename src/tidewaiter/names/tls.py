@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tidewaiter.model.name import By, Hidden, Name
 from tidewaiter.names.cursor import Cursor, EndOfBytes
-from tidewaiter.names.name import By, Hidden, Name, host_name, is_address
+from tidewaiter.names.spelling import host_name, is_address
 
 MAX_HELLO = 24_576
 """The largest ClientHello that is read, in bytes. With keys against quantum computers they have about 2,000."""

@@ -1,4 +1,4 @@
-"""names/name.py: one spelling for each name, and addresses are none."""
+"""names/spelling.py: one spelling for each name, and addresses are none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidewaiter.names.name import Hidden, host_name, is_address, unreadable
+from tidewaiter.names.spelling import host_name, is_address
 
 
 @pytest.mark.parametrize(
@@ -54,10 +54,6 @@ def test_a_name_is_spelled_in_one_way(text: bytes) -> None:
     assert name == host_name(name.encode())
     assert name == name.lower()
     assert len(name) <= 253
-
-
-def test_unreadable_says_why() -> None:
-    assert (unreadable("x").hidden, unreadable("x").why, unreadable("x").name) == (Hidden.UNREADABLE, "x", "")
 
 
 def test_addresses_are_told_from_nonsense() -> None:
