@@ -31,7 +31,7 @@ from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
-from tidewaiter.names import dns, first, http, pieces, quic, table, tls
+from tidewaiter.names import dns, exchange, first, http, pieces, quic, readings, table, tls
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
 from tidewaiter.service.report import Reporter
@@ -153,6 +153,8 @@ BOUNDS = {
     "first bytes of a connection, put in order": pieces.LIMIT,
     "stretches of them that lie apart": pieces.GAPS,
     "first bytes of a connection, those that come twice counted twice": first.BYTES,
+    "connections whose first bytes are read at once": readings.CONNECTIONS,
+    "questions of one connection to a resolver that are open": exchange.OPEN,
     "a ClientHello": tls.MAX_HELLO,
     "the head of an HTTP request": http.MAX_HEAD,
     "QUIC Initial packets of a connection": quic.PACKETS,
