@@ -34,6 +34,8 @@ CONNECTION: Line = {
     "protocol": "tcp",
     "local": "[fd00::1]:4000",
     "remote": "[fd00:ab::2]:443",
+    "name": "",
+    "hidden": "",
     "verdict": "block",
     "rule": "curl stays in the house",
     "tier": "kernel",
@@ -83,6 +85,12 @@ class Gone(io.StringIO):
 
 def test_a_verdict() -> None:
     assert text(line()) == ("block    curl (4711) → [fd00:ab::2]:443 tcp  curl stays in the house · kernel")
+
+
+def test_a_name_is_shown_in_the_place_of_its_address() -> None:
+    assert "→ www.example:443 tcp" in text(line(name="www.example"))
+    assert "→ www.example icmp" in text(line(name="www.example", protocol="icmp", remote="[fd00:ab::2]:0"))
+    assert "→ fd00:ab::2 icmp" in text(line(protocol="icmp", remote="[fd00:ab::2]:0"))
 
 
 def test_without_a_rule_or_a_tier() -> None:

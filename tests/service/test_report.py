@@ -15,6 +15,7 @@ from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Established, E
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet_socket import PacketSocket
+from tidewaiter.model.name import By, Hidden, Name
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.service import report
@@ -34,7 +35,7 @@ CURL = Process(
 )
 TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("event", "program", "user", "unit", "container", "direction", "protocol"), str),
-    **dict.fromkeys(("local", "remote", "verdict", "rule", "tier"), str),
+    **dict.fromkeys(("local", "remote", "name", "hidden", "verdict", "rule", "tier"), str),
     **dict.fromkeys(("id", "pid"), int),
     "time": float,
     "arguments": list,
@@ -72,10 +73,18 @@ def test_what_every_line_of_a_connection_says() -> None:
         "protocol": "tcp",
         "local": "192.0.2.1:4000",
         "remote": "198.51.100.2:443",
+        "name": "",
+        "hidden": "",
         "verdict": "accept",
         "rule": "web",
         "tier": "python",
     }
+
+
+def test_a_name_and_what_is_hidden() -> None:
+    said = describe(a_connection(name=Name("front.example", By.TLS, Hidden.ECH)))
+    assert (said["name"], said["hidden"]) == ("front.example", "ech")
+    assert json.loads(json.dumps(said))["hidden"] == "ech"
 
 
 def test_nothing_known_of_the_program() -> None:

@@ -144,11 +144,12 @@ def render(line: Line) -> Text | None:
 
 
 def _where(line: dict[str, Any]) -> str:
-    """The remote end, without the 0 that stands for no port; of a packet socket its interface."""
+    """The remote end, by its name if it has one; without the 0 that stands for no port. Of a packet socket its interface."""
     if not line["remote"]:
         return printable(line["local"])
     address, _, port = str(line["remote"]).rpartition(":")
-    return str(line["remote"]) if port != "0" else address.strip("[]")
+    shown = printable(line["name"]) or address
+    return f"{shown}:{port}" if port != "0" else shown.strip("[]")
 
 
 def _who(line: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tidewaiter.model.key import HAVE_CONNECTIONS, ConnectionKey, Direction
+from tidewaiter.model.name import NO_NAME, Name
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 
@@ -42,6 +43,7 @@ class Connection:
     received: int = 0
     decided: int = 0
     epoch: int = 0
+    name: Name = NO_NAME
 
     @property
     def decided_for_good(self) -> bool:

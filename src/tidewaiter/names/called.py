@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.key import Direction
 from tidewaiter.model.name import NO_NAME, By, Hidden, Name
+from tidewaiter.names.resolvers import encrypted_dns
 from tidewaiter.names.table import Known
+
+
+def name_of(connection: Connection, known: Sequence[Known], said: Name | None) -> Name:
+    """What `called` says of a connection, and whether it is DNS in secret."""
+    name = called(known, said)
+    if name.hidden is not None or connection.direction is Direction.IN:
+        return name
+    return name._replace(hidden=encrypted_dns(connection.key.remote_port, connection.key.remote, name))
 
 
 def called(known: Sequence[Known], said: Name | None) -> Name:

@@ -1,6 +1,6 @@
 """The player: packets of a capture in, what the driver tells out, by the capture's own clock.
 
-It is to the driver what the live machine is: it names flows, brings the first packet of each connection, and
+It is to the driver what the live machine is: it tells flows apart, brings the first packet of each connection, and
 says when one is established and when it is over. Only TCP and UDP are connections, as on the live machine. A
 capture has happened: what the policy would have refused goes on all the same, and is counted to its end.
 
@@ -28,6 +28,7 @@ from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, Decision, Facts, Network
 from tidewaiter.replay.capture import Captured
+from tidewaiter.replay.namer import Namer
 from tidewaiter.replay.programs import Programs
 
 UDP_IDLE = 60 * SECOND
@@ -60,6 +61,7 @@ class _Traffic:
     """An open connection as its packets show it. The lists have a place for each side."""
 
     ours: _End
+    connection: Connection
     last: int = 0
     carried: list[int] = field(default_factory=lambda: [0, 0])
     expected: list[int | None] = field(default_factory=lambda: [None, None])
@@ -105,6 +107,7 @@ class Player:
         self.ignored = 0
         self.driver = Driver(connections=2 * OPEN + ENDED_CAPACITY)
         self._classifier = Classifier(policy)
+        self._namer = Namer()
         self._programs = programs or {}
         self._local = local
         self._on_ask = on_ask
@@ -120,6 +123,7 @@ class Player:
         self._now = max(self._now, time)
         self._end_idle()
         self.driver.tick(self._now)
+        self._namer.tick(self._now)
         try:
             packet = parse_packet(data)
         except MalformedPacket:
@@ -151,8 +155,9 @@ class Player:
         if len(flows) >= OPEN:
             self._end(packet.protocol, next(iter(flows)), self._now)
         connection = self._connection(packet)
-        traffic = flows[flow] = _Traffic((connection.key.local, connection.key.local_port))
+        traffic = flows[flow] = _Traffic((connection.key.local, connection.key.local_port), connection)
         self.driver.packet(flow, connection, None, packet.data, self._now)
+        self._namer.opened(connection, self._now)
         self._settle()
         return traffic
 
@@ -185,6 +190,7 @@ class Player:
         traffic.last = self._now
         self._open[packet.protocol].move_to_end(flow)
         traffic.count(packet, side)
+        self._namer.carried(traffic.connection, packet, side == _OURS, self._now)
         flags = packet.tcp_flags
         if side == _THEIRS and flags & (TcpFlag.ACK | TcpFlag.RST) == TcpFlag.ACK:
             self.driver.established(flow, self._now)
@@ -203,6 +209,7 @@ class Player:
 
     def _end(self, protocol: int, flow: bytes, now: int) -> None:
         traffic = self._open[protocol].pop(flow)
+        self._namer.ended(traffic.connection, now)
         self.driver.ended(flow, traffic.carried[_OURS], traffic.carried[_THEIRS], now)
 
     # --- the owner's part --------------------------------------------------------------------------------

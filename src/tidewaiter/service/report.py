@@ -56,6 +56,8 @@ def describe(connection: Connection) -> Line:
         "protocol": protocol_name(key.protocol),
         "local": key.local_endpoint,
         "remote": key.remote_endpoint,
+        "name": connection.name.name,
+        "hidden": connection.name.hidden or "",
         "verdict": connection.verdict.word,
         "rule": connection.rule,
         "tier": connection.tier.value if connection.tier else "",
