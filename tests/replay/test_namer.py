@@ -15,7 +15,7 @@ from tidewaiter.driver.core import SECOND, Ended
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Protocol, parse_endpoint
 from tidewaiter.model.name import By, Hidden
-from tidewaiter.model.packet import TcpFlag, build_tcp, build_udp
+from tidewaiter.model.packet import TcpFlag, build_tcp, build_udp, parse_packet
 from tidewaiter.model.process import Process
 from tidewaiter.names.first import TIME
 from tidewaiter.policy.document import Policy
@@ -23,6 +23,7 @@ from tidewaiter.replay.capture import Capture, Captured
 from tidewaiter.replay.player import play
 from tidewaiter.replay.programs import Programs, programs_file, read_programs
 
+RECORDED = Path(__file__).parent / "recorded" / "names.pcap"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "capture.pcap"
 SERVER = "198.51.100.2:443"
 RESOLVER = "192.0.2.53:53"
@@ -93,6 +94,35 @@ def test_the_capture_that_is_shipped() -> None:
         ("curl", 443, "tls.lab", By.TLS),
     } <= called
     assert all(one.name.hidden is None for one in found)
+
+
+def test_a_recorded_capture_of_real_programs() -> None:
+    """By tcpdump on one machine: dnsmasq 2.90 with a chain of aliases, two TLS clients, two connections of aioquic.
+
+    curl 7.88 has a ClientHello of one segment; OpenSSL 4.0.3 has one of four: segments of 588 bytes, a key share of
+    ML-KEM and an encrypted ClientHello that means nothing. The second QUIC client offers sixty protocols, in three
+    datagrams.
+    """
+    with RECORDED.open("rb") as file:
+        happenings = list(play(Capture(file), Policy()))
+    found = [one.connection for one in happenings if isinstance(one, Ended)]
+    shop, quic = (
+        [one.name for one in found if one.name.name == name] for name in ("shop.example", "quic.example")
+    )
+    assert [(one.by, one.hidden) for one in shop] == [(By.TLS, None)] * 2
+    assert {one.chain for one in shop} == {("edge.cdn.example", "pop7.cdn.example")}
+    assert [(one.by, one.protocols[0]) for one in quic] == [(By.QUIC, "h3")] * 2
+    assert {one.key.remote_port for one in found if not one.name.name} == {53}
+
+
+def test_without_dns_an_encrypted_hello_may_hide_the_name() -> None:
+    with RECORDED.open("rb") as file:
+        packets = [one for one in Capture(file) if parse_packet(one.data).protocol == Protocol.TCP]
+    found = [one.connection.name for one in play(packets, Policy()) if isinstance(one, Ended)]
+    assert [(one.name, one.chain, one.hidden) for one in found] == [
+        ("shop.example", (), None),
+        ("shop.example", (), Hidden.ECH),
+    ]
 
 
 @pytest.mark.parametrize("client", ["192.0.2.1:4000", "[2001:db8::1]:4000"])
