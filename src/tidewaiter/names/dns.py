@@ -17,7 +17,7 @@ from tidewaiter.names.cursor import Cursor, EndOfBytes
 RECORDS = 256
 """How many records of a message are read. Resolvers answer with a few dozen at most."""
 
-WORK = 4096
+WORK = 1024
 """How many labels of a message are read: pointers can make few bytes name many."""
 
 MAX_TTL = 2**31 - 1

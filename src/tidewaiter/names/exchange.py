@@ -39,7 +39,8 @@ class Exchange:
     def answers(self, data: bytes, offset: int = 0) -> list[Message]:
         """What the resolver sends: the answers in it, each to an open question."""
         found = []
-        for message in _parsed(self._answering, data, offset):
+        numbers = {number for number, _ in self._open}
+        for message in _parsed(self._answering, data, offset, numbers):
             which = message.id, message.questions
             if message.response and which in self._open:
                 if not message.truncated:
@@ -63,13 +64,18 @@ class _Messages:
         return self._frames.feed(fresh)
 
 
-def _parsed(stream: _Messages | None, data: bytes, offset: int) -> list[Message]:
+def _parsed(
+    stream: _Messages | None, data: bytes, offset: int, numbers: set[int] | None = None
+) -> list[Message]:
+    """The messages in it; of those that do not bear one of ``numbers`` no more is read, which is what a flood costs."""
     try:
         whole = [data] if stream is None else stream.feed(offset, data)
     except PiecesError:
         return []
     found = []
     for one in whole:
+        if numbers is not None and int.from_bytes(one[:2], "big") not in numbers:
+            continue
         try:
             found.append(parse_message(one))
         except MalformedMessage:
