@@ -2,7 +2,7 @@
 
 `dns` reads messages, `exchange` believes those that were asked for, `table` remembers what they taught, by who asked.
 `tls`, `quic` and `http` read the name out of a connection's first bytes, `first` chooses among them, `readings` holds
-those of many connections, and `called` says what comes of both. `resolvers`
-is what is known of DNS that hides itself. Like the driver, this part does no I/O and reads no clock: bytes and
-``now`` go in. All bytes are foreign, so every reader has a bound and an error of its own. Imports only ``model``.
+those of many connections, `called` says what comes of both, and `namer` does all of it for whoever has packets.
+`resolvers` is what is known of DNS that hides itself. Like the driver, this part does no I/O and reads no clock: bytes
+and ``now`` go in. All bytes are foreign, so every reader has a bound and an error of its own. Imports only ``model``.
 """

@@ -24,11 +24,11 @@ from tidewaiter.model.key import Address, ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import MalformedPacket, Packet, TcpFlag, parse_packet
 from tidewaiter.model.process import UNKNOWN
 from tidewaiter.model.verdict import Verdict
+from tidewaiter.names.namer import Namer
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, Decision, Facts, Network
 from tidewaiter.replay.capture import Captured
-from tidewaiter.replay.namer import Namer
 from tidewaiter.replay.programs import Programs
 
 UDP_IDLE = 60 * SECOND

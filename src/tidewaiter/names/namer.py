@@ -1,7 +1,8 @@
-"""Names for the connections of a capture: what its DNS answers teach, and what its clients say first.
+"""Names for connections by their packets: what DNS answers teach, and what clients say first.
 
-A capture knows no network namespaces; without programs, everybody has learnt what anybody has. What is forwarded is
-of the host that sends it, so that is who asks.
+Whoever has the packets gives them: a replay all, the live machine those that it has looked at. Where the program is not
+known, all that are not have learnt what any of them has; what is forwarded without its program is of the host that
+sends it.
 """
 
 from __future__ import annotations
@@ -93,10 +94,10 @@ class Namer:
 
 
 def _asker(connection: Connection) -> Asker:
-    if connection.direction is Direction.FORWARD:
-        return Asker(0, str(connection.key.local))
-    path = connection.process.path
-    return Asker(0) if asks_for_others(path) else Asker(0, path)
+    key, path = connection.key, connection.process.path
+    if not path and connection.direction is Direction.FORWARD:
+        return Asker(key.namespace, str(key.local))
+    return Asker(key.namespace) if asks_for_others(path) else Asker(key.namespace, path)
 
 
 def _offset(followed: _Followed, packet: Packet, ours: bool) -> int | None:

@@ -1,4 +1,4 @@
-"""replay/namer.py: recorded connections by their names, those of real programs and made ones."""
+"""names/namer.py: recorded connections by their names, those of real programs and made ones."""
 
 from __future__ import annotations
 
