@@ -76,7 +76,9 @@ def test_every_link_of_a_chain_is_kept_and_the_shortest_lifetime_counts() -> Non
         ("pop.example", ONE, 600),
         ("pop.example", TWO, 600),
     )
-    assert table.learn(CURL, chain, 5) == 2
+    learnt = table.learn(CURL, chain, 5)
+    known = Known("www.example", ("edge.example", "pop.example"), 5 + 120 * SECOND)
+    assert learnt == [(ONE, known), (TWO, known)]
     for address in (ONE, TWO):
         assert table.find(CURL, address, 5) == (
             Known("www.example", ("edge.example", "pop.example"), 5 + 120 * SECOND),
@@ -102,21 +104,21 @@ def test_services_lead_to_their_hints_and_targets() -> None:
 
 def test_what_the_question_does_not_lead_to_is_not_believed() -> None:
     table = Table()
-    assert table.learn(CURL, answer("a.example", ("bank.example", ONE), ("x.example", "a.example")), 0) == 0
-    assert table.learn(CURL, answer("a.example", ("a.example", ONE), code=3), 0) == 0
-    assert table.learn(CURL, answer("a.example", ("a.example", ONE), response=False), 0) == 0
-    assert table.learn(CURL, answer("a.example", ("a.example", ONE))._replace(questions=()), 0) == 0
+    assert table.learn(CURL, answer("a.example", ("bank.example", ONE), ("x.example", "a.example")), 0) == []
+    assert table.learn(CURL, answer("a.example", ("a.example", ONE), code=3), 0) == []
+    assert table.learn(CURL, answer("a.example", ("a.example", ONE), response=False), 0) == []
+    assert table.learn(CURL, answer("a.example", ("a.example", ONE))._replace(questions=()), 0) == []
     assert len(table) == 0
 
 
 def test_circles_and_endless_chains_end() -> None:
     table = Table()
     circle = answer("a", ("a", "b"), ("b", "a"), ("b", ONE), ("a", "a"))
-    assert table.learn(CURL, circle, 0) == 1
+    assert len(table.learn(CURL, circle, 0)) == 1
     assert table.find(CURL, ONE, 0)[0].chain == ("b",)
     long = [(f"n{number}", f"n{number + 1}") for number in range(99)]
-    assert table.learn(WGET, answer("n0", *long, ("n99", ONE)), 0) == 0
-    assert table.learn(WGET, answer("n0", *long, (f"n{LINKS - 1}", ONE)), 0) == 1
+    assert table.learn(WGET, answer("n0", *long, ("n99", ONE)), 0) == []
+    assert len(table.learn(WGET, answer("n0", *long, (f"n{LINKS - 1}", ONE)), 0)) == 1
 
 
 @pytest.mark.parametrize(

@@ -97,22 +97,22 @@ class Table:
     def __len__(self) -> int:
         return len(self._table)
 
-    def learn(self, asker: Asker, message: Message, now: int) -> int:
-        """Keeps what an answer says, and returns how many addresses it named.
+    def learn(self, asker: Asker, message: Message, now: int) -> list[tuple[Address, Known]]:
+        """Keeps what an answer says, and returns each address that it named, with its name.
 
         Only what the question leads to is believed: a server may add whatever it likes. Whether the asker has
         asked that question is for the caller to know: an answer that reaches the asker's own socket, from the
         peer that the socket asked, is as good as the program's own belief in it.
         """
         if not message.response or message.code or len(message.questions) != 1:
-            return 0
-        count = 0
+            return []
+        learnt = []
         for address, links, ttl in _addresses(message):
             until = now + min(max(ttl * SECOND, SHORTEST), LONGEST)
             names = self._at(asker, address)
             self.gave_way += names.learn(links[0], links[1:], until)
-            count += 1
-        return count
+            learnt.append((address, names.known[links[0]]))
+        return learnt
 
     def find(self, asker: Asker, address: Address, now: int) -> tuple[Known, ...]:
         """The names of an address for this asker, the last learnt first; or those that all share, not ``own``."""
