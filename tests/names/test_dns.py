@@ -84,7 +84,7 @@ def test_services_with_hints() -> None:
     )
     hints = tuple(map(ip_address, ("192.0.2.1", "192.0.2.2", "2001:db8::1")))
     assert [record.value for record in parse_message(made.to_wire()).records] == [
-        Service(1, "", hints, True),
+        Service(1, "", hints),
         Service(0, "dns.example.net"),
     ]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import pytest
 from aioquic.buffer import encode_uint_var
@@ -188,6 +190,22 @@ def test_what_is_kept_is_bounded() -> None:
         for number in range(PACKETS + 1):
             reader.feed(initial(crypto(1 + 1000 * number, b"x" * 1000), number))
     assert len(reader._crypto._data) <= LIMIT
+
+
+def test_the_cryptography_is_loaded_with_the_first_packet_and_not_before() -> None:
+    program = """
+import sys
+from tidewaiter.names.first import First
+def loaded(): return any(name.partition(".")[0] == "cryptography" for name in sys.modules)
+before = loaded()
+First(17).feed(b"\\xc0\\0\\0\\0\\1\\x08" + bytes(1200), 1)
+print(before, loaded())
+"""
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert made.stdout.split() == ["False", "False"]
+    real = program.replace('b"\\xc0\\0\\0\\0\\1\\x08" + bytes(1200)', repr(initial(b"")))
+    made = subprocess.run([sys.executable, "-c", real], capture_output=True, text=True, check=True)
+    assert made.stdout.split() == ["False", "True"]
 
 
 @given(st.data())

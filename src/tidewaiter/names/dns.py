@@ -45,14 +45,12 @@ class Kind(IntEnum):
 class Service(NamedTuple):
     """What an SVCB or HTTPS record says. ``priority`` 0: ``target`` is another name for the owner.
 
-    ``target`` is "" for the owner itself. ``addresses`` are its hints. ``ech``: it offers keys for an encrypted
-    ClientHello.
+    ``target`` is "" for the owner itself. ``addresses`` are its hints.
     """
 
     priority: int
     target: str
     addresses: tuple[Address, ...] = ()
-    ech: bool = False
 
 
 class Record(NamedTuple):
@@ -162,7 +160,6 @@ class _Reader:
         priority = content.number(2)
         target = self._name(content)
         addresses: list[Address] = []
-        ech = False
         while content.left:
             key = content.number(2)
             value = content.within(content.number(2))
@@ -172,8 +169,7 @@ class _Reader:
             elif key == 6:
                 while value.left:
                     addresses.append(IPv6Address(value.take(16)))
-            ech |= key == 5
-        return Service(priority, "" if target == "." else target, tuple(addresses), ech)
+        return Service(priority, "" if target == "." else target, tuple(addresses))
 
     def _name(self, cursor: Cursor) -> str:
         """The name at the cursor, which is moved behind it (RFC 1035 section 4.1.4).

@@ -17,9 +17,6 @@ DOT_PORT = 853
 PROTOCOLS = {"dot": Hidden.DOT, "doq": Hidden.DOT}
 """What a client offers (ALPN) that wants to speak DNS: RFC 7858 as registered by IANA, RFC 9250."""
 
-CANARIES = frozenset(("use-application-dns.net", "_dns.resolver.arpa", "resolver.arpa"))
-"""Names by which programs find out whether they should resolve by themselves: Firefox's, and RFC 9462."""
-
 ZONES = frozenset(
     [
         "adguard-dns.com",
