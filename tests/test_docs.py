@@ -31,7 +31,7 @@ from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
-from tidewaiter.names import dns, exchange, first, http, pieces, quic, readings, table, tls
+from tidewaiter.names import dns, exchange, first, http, namer, pieces, quic, readings, table, tls
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
 from tidewaiter.service.report import Reporter
@@ -146,6 +146,7 @@ BOUNDS = {
     "what the kernel told of connections": 2 * connections.CAPACITY,
     "events ahead of their packets": machine._KEPT,
     "addresses with [names](names.md), of all programs together": table.ADDRESSES,
+    "characters of these names": table.TEXT,
     "names of one address for one program": table.NAMES,
     "links of a CNAME chain": table.LINKS,
     "records of a DNS message": dns.RECORDS,
@@ -154,6 +155,7 @@ BOUNDS = {
     "stretches of them that lie apart": pieces.GAPS,
     "first bytes of a connection, those that come twice counted twice": first.BYTES,
     "connections whose first bytes are read at once": readings.CONNECTIONS,
+    "connections to resolvers whose answers are read": namer.EXCHANGES,
     "questions of one connection to a resolver that are open": exchange.OPEN,
     "a ClientHello": tls.MAX_HELLO,
     "the head of an HTTP request": http.MAX_HEAD,

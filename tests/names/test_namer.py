@@ -17,6 +17,7 @@ from tidewaiter.model.key import Protocol, parse_endpoint
 from tidewaiter.model.name import By, Hidden
 from tidewaiter.model.packet import TcpFlag, build_tcp, build_udp, parse_packet
 from tidewaiter.model.process import Process
+from tidewaiter.names import namer
 from tidewaiter.names.first import TIME
 from tidewaiter.policy.document import Policy
 from tidewaiter.replay.capture import Capture, Captured
@@ -178,6 +179,16 @@ def test_dns_over_tcp() -> None:
     query, response = lookup(("a.example.", "A", "198.51.100.2"))
     asking = stream("192.0.2.1:5000", RESOLVER, *cut(vector(2, query), [1, 9]), back=vector(2, response))
     assert names([*asking, *stream("192.0.2.1:4000", SERVER)])[1] == ("a.example", By.DNS)
+
+
+def test_connections_to_resolvers_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namer, "EXCHANGES", 1)
+    query, response = lookup(("a.example.", "A", "198.51.100.2"))
+    first, second = "192.0.2.1:5000", "192.0.2.1:5001"
+    asked = [udp(first, RESOLVER, query), udp(second, RESOLVER, query)]
+    for answered, name in ((first, ""), (second, "a.example")):
+        packets = [*asked, udp(RESOLVER, answered, response), *stream("192.0.2.1:4000", SERVER)]
+        assert names(packets)[2][0] == name
 
 
 def test_an_answer_that_nobody_asked_for_teaches_nothing() -> None:

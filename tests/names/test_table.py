@@ -181,6 +181,20 @@ def test_the_least_recently_used_address_gives_way() -> None:
     assert (table.gave_way, len(table)) == (1, 2)
 
 
+def test_long_names_give_way_too() -> None:
+    table = Table(text=1000)
+    for number in range(20):
+        owner, alias = f"n{number:02}." + "a" * 96, "b" * 100
+        table.learn(CURL, answer(owner, (owner, alias), (alias, ip_address(number + 1))), 0)
+    assert len(table) == table._size // 200 == 5
+    assert table.gave_way == 15
+    assert names(table, CURL, ip_address(20)) == ["n19." + "a" * 96]
+    table.expire(LONGEST)
+    assert (len(table), table._size) == (0, 0)
+    table.learn(CURL, answer("c" * 2000, ("c" * 2000, ONE)), 0)
+    assert (len(table), table._size) == (0, 0)
+
+
 def test_the_name_that_ends_first_gives_way() -> None:
     table = Table()
     table.learn(CURL, answer("short.example", ("short.example", ONE, 61)), 0)
@@ -237,3 +251,4 @@ def test_against_a_plain_list_of_answers(steps: list[tuple[str, Asker, int, int]
         if not any(step[0] == "opened" for step in steps):
             assert mine == alive
     assert table.gave_way == 0
+    assert table._size == sum(names.size for names in table._table.values())

@@ -14,7 +14,7 @@ from tidewaiter.names.pieces import Pieces, PiecesError
 
 DNS_PORT = 53
 
-OPEN = 256
+OPEN = 64
 """How many questions of a connection may be open; then the oldest is forgotten, and its answer teaches nothing."""
 
 

@@ -8,6 +8,7 @@ sends it.
 from __future__ import annotations
 
 import struct
+from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from tidewaiter.model.connection import Connection
@@ -20,6 +21,9 @@ from tidewaiter.names.readings import Readings
 from tidewaiter.names.resolvers import asks_for_others
 from tidewaiter.names.table import Asker, Table
 
+EXCHANGES = 1024
+"""How many connections to resolvers are followed at once; then what the oldest is answered teaches nothing."""
+
 
 @dataclass(slots=True)
 class _Followed:
@@ -27,7 +31,6 @@ class _Followed:
 
     connection: Connection
     asker: Asker
-    exchange: Exchange | None
     said: Name | None = None
     begins: list[int | None] = field(default_factory=lambda: [None, None])
 
@@ -39,13 +42,16 @@ class Namer:
         self._table = Table()
         self._readings: Readings[int] = Readings()
         self._followed: dict[int, _Followed] = {}
+        self._exchanges: OrderedDict[int, Exchange] = OrderedDict()
 
     def opened(self, connection: Connection, now: int) -> None:
         """A connection begins, and is called what DNS has taught."""
         key = connection.key
-        to_resolver = key.remote_port == DNS_PORT and connection.direction is not Direction.IN
-        followed = _Followed(connection, _asker(connection), Exchange(key.protocol) if to_resolver else None)
-        self._followed[connection.id] = followed
+        followed = self._followed[connection.id] = _Followed(connection, _asker(connection))
+        if _is_to_resolver(connection):
+            self._exchanges[connection.id] = Exchange(key.protocol)
+            if len(self._exchanges) > EXCHANGES:
+                self._exchanges.popitem(last=False)
         self._table.opened(followed.asker, key.remote, now)
         self._call(followed, now)
 
@@ -58,12 +64,15 @@ class Namer:
         data = packet.payload
         if not data or offset is None:
             return
-        if followed.exchange is not None:
+        exchange = self._exchanges.get(connection.id)
+        if exchange is not None:
             if ours:
-                followed.exchange.asks(data, offset)
+                exchange.asks(data, offset)
             else:
-                for message in followed.exchange.answers(data, offset):
+                for message in exchange.answers(data, offset):
                     self._table.learn(followed.asker, message, now)
+        elif _is_to_resolver(connection):
+            return
         elif followed.said is None and ours == (connection.direction is not Direction.IN):
             self._readings.feed(connection.id, connection.key.protocol, data, now, offset)
             self._settle(now)
@@ -78,6 +87,7 @@ class Namer:
         followed = self._followed.pop(connection.id, None)
         if followed is not None:
             self._readings.ended(connection.id)
+            self._exchanges.pop(connection.id, None)
             self._table.closed(followed.asker, connection.key.remote, now)
 
     def _settle(self, now: int) -> None:
@@ -91,6 +101,10 @@ class Namer:
         connection = followed.connection
         known = self._table.find(followed.asker, connection.key.remote, now)
         connection.name = name_of(connection, known, followed.said)
+
+
+def _is_to_resolver(connection: Connection) -> bool:
+    return connection.key.remote_port == DNS_PORT and connection.direction is not Direction.IN
 
 
 def _asker(connection: Connection) -> Asker:

@@ -29,6 +29,9 @@ GRACE = 60 * SECOND
 ADDRESSES = 16_384
 """How many addresses, of all askers together, have names; then the least recently used gives way."""
 
+TEXT = 4_194_304
+"""How many characters all these names have together; then too the least recently used gives way."""
+
 NAMES = 8
 """How many names an address has for one asker; then the one that ends first gives way."""
 
@@ -65,6 +68,11 @@ class _Names:
     known: dict[str, Known] = field(default_factory=dict)
     open: int = 0
 
+    @property
+    def size(self) -> int:
+        """How many characters they have."""
+        return sum(map(_size, self.known.values()))
+
     def learn(self, name: str, chain: tuple[str, ...], until: int) -> bool:
         """Whether another name had to give way."""
         before = self.known.pop(name, None)
@@ -76,11 +84,14 @@ class _Names:
         self.known[name] = Known(name, chain, until)
         return full
 
-    def expire(self, now: int) -> None:
-        """Forgets what is over; not while a connection is open."""
-        if not self.open:
-            for name in [name for name, known in self.known.items() if known.until <= now]:
-                del self.known[name]
+    def expire(self, now: int) -> int:
+        """Forgets what is over, not while a connection is open; how many characters that were."""
+        if self.open:
+            return 0
+        over = [known for known in self.known.values() if known.until <= now]
+        for known in over:
+            del self.known[known.name]
+        return sum(map(_size, over))
 
 
 class Table:
@@ -89,9 +100,10 @@ class Table:
     ``gave_way`` counts the addresses and names that were forgotten before their time because there was no room.
     """
 
-    def __init__(self, addresses: int = ADDRESSES) -> None:
+    def __init__(self, addresses: int = ADDRESSES, text: int = TEXT) -> None:
         self.gave_way = 0
-        self._room = addresses
+        self._room, self._text = addresses, text
+        self._size = 0
         self._table: OrderedDict[tuple[Asker, bytes], _Names] = OrderedDict()
 
     def __len__(self) -> int:
@@ -110,8 +122,12 @@ class Table:
         for address, links, ttl in _addresses(message):
             until = now + min(max(ttl * SECOND, SHORTEST), LONGEST)
             names = self._at(asker, address)
+            self._size -= names.size
             self.gave_way += names.learn(links[0], links[1:], until)
+            self._size += names.size
             learnt.append((address, names.known[links[0]]))
+            while self._size > self._text:
+                self._give_way()
         return learnt
 
     def find(self, asker: Asker, address: Address, now: int) -> tuple[Known, ...]:
@@ -143,23 +159,20 @@ class Table:
         """Forgets all that is over, and returns how many addresses. Nothing depends on when this is called."""
         before = len(self._table)
         for key, names in list(self._table.items()):
-            names.expire(now)
-            if not names.known:
-                del self._table[key]
+            self._expire(key, names, now)
         return before - len(self._table)
 
     def forget(self, asker: Asker) -> None:
         """Forgets what one asker has learnt, as when its namespace is gone."""
         for key in [key for key in self._table if key[0] == asker]:
-            del self._table[key]
+            self._size -= self._table.pop(key).size
 
     def _at(self, asker: Asker, address: Address) -> _Names:
         key = asker, _packed(address)
         names = self._table.get(key)
         if names is None:
             if len(self._table) >= self._room:
-                self._table.popitem(last=False)
-                self.gave_way += 1
+                self._give_way()
             names = self._table[key] = _Names()
         self._table.move_to_end(key)
         return names
@@ -167,14 +180,26 @@ class Table:
     def _look(self, asker: Asker, address: Address, now: int) -> _Names | None:
         key = asker, _packed(address)
         names = self._table.get(key)
-        if names is None:
-            return None
-        names.expire(now)
-        if not names.known:
-            del self._table[key]
+        if names is None or not self._expire(key, names, now):
             return None
         self._table.move_to_end(key)
         return names
+
+    def _expire(self, key: tuple[Asker, bytes], names: _Names, now: int) -> bool:
+        """Forgets what is over of one address; whether something is left."""
+        self._size -= names.expire(now)
+        if not names.known:
+            del self._table[key]
+        return bool(names.known)
+
+    def _give_way(self) -> None:
+        _, names = self._table.popitem(last=False)
+        self._size -= names.size
+        self.gave_way += 1
+
+
+def _size(known: Known) -> int:
+    return sum(map(len, known.chain), len(known.name))
 
 
 def _packed(address: Address) -> bytes:
