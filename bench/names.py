@@ -16,11 +16,12 @@ from tidewaiter.model.key import Protocol
 from tidewaiter.model.packet import parse_packet
 from tidewaiter.names.dns import Kind, MalformedMessage, Message, Question, Record, parse_message
 from tidewaiter.names.first import First
-from tidewaiter.names.table import ADDRESSES, Asker, Table
+from tidewaiter.names.table import Asker, Table
 from tidewaiter.replay.capture import Capture
 
 RECORDED = Path(__file__).parents[1] / "tests" / "names" / "recorded" / "names.pcap"
 COUNT = 200
+ADDRESSES = 15_000
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.example\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n"
 
 
@@ -72,7 +73,7 @@ def answer_for(number: int) -> Message:
 
 
 def full_table() -> tuple[Table, float]:
-    """A table with no more room, and the memory that it takes, in MB."""
+    """A table that is nearly full, and the memory that it takes, in MB."""
     messages = [answer_for(number) for number in range(ADDRESSES)]
     askers = [Asker(1, f"/usr/bin/program{number}") for number in range(64)]
     tracemalloc.start()

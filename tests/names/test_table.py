@@ -12,6 +12,8 @@ from strategies import FUZZ
 from tidewaiter.model.key import Address
 from tidewaiter.names.dns import Kind, Message, Question, Record, Service
 from tidewaiter.names.table import (
+    ADDRESS,
+    ANSWERS,
     GRACE,
     LINKS,
     LONGEST,
@@ -129,7 +131,7 @@ def test_a_name_expires(ttl: int, life: int) -> None:
     table.learn(CURL, answer("a.example", ("a.example", ONE, ttl)), 7)
     assert names(table, CURL, now=7 + life - 1) == ["a.example"]
     assert names(table, CURL, now=7 + life) == []
-    assert len(table) == 0
+    assert (len(table), table._askers) == (0, {})
 
 
 def test_a_name_lasts_while_a_connection_does_and_a_little_longer() -> None:
@@ -166,33 +168,47 @@ def test_ipv4_in_ipv6_is_ipv4() -> None:
     assert names(table, CURL, ONE) == ["a.example"]
 
 
+def addresses(table: Table, asker: Asker, count: int) -> list[int]:
+    """Which of so many addresses still have names."""
+    return [number for number in range(count) if names(table, asker, ip_address(number + 1))]
+
+
 def test_the_least_recently_used_address_gives_way() -> None:
-    table = Table(addresses=2)
-    three = ip_address("192.0.2.3")
-    for address in (ONE, TWO):
-        table.learn(CURL, answer("a.example", ("a.example", address)), 0)
-    assert names(table, CURL, ONE)
-    table.learn(CURL, answer("a.example", ("a.example", three)), 0)
-    assert [names(table, CURL, address) for address in (ONE, TWO, three)] == [
-        ["a.example"],
-        [],
-        ["a.example"],
-    ]
-    assert (table.gave_way, len(table)) == (1, 2)
+    table = Table(room=3 * (ADDRESS + 9))
+    for number in range(3):
+        table.learn(CURL, answer("a.example", ("a.example", ip_address(number + 1))), 0)
+    assert names(table, CURL, ip_address(1))
+    table.learn(CURL, answer("a.example", ("a.example", ip_address(4))), 0)
+    assert (table.gave_way, len(table)) == (1, 3)
+    assert addresses(table, CURL, 4) == [0, 2, 3]
 
 
-def test_long_names_give_way_too() -> None:
-    table = Table(text=1000)
+def test_who_has_the_most_gives_way() -> None:
+    table = Table(room=1000)
+    table.learn(WGET, answer("a.example", ("a.example", ONE)), 0)
+    for number in range(99):
+        table.learn(CURL, answer("b.example", ("b.example", ip_address(number + 1))), 0)
+    assert names(table, WGET) == ["a.example"]
+    assert addresses(table, CURL, 99) == list(range(87, 99))
+
+
+def test_long_names_give_way_sooner() -> None:
+    table = Table(room=1000)
     for number in range(20):
         owner, alias = f"n{number:02}." + "a" * 96, "b" * 100
         table.learn(CURL, answer(owner, (owner, alias), (alias, ip_address(number + 1))), 0)
-    assert len(table) == table._size // 200 == 5
-    assert table.gave_way == 15
-    assert names(table, CURL, ip_address(20)) == ["n19." + "a" * 96]
+        assert table.size <= 1000
+    assert addresses(table, CURL, 20) == [17, 18, 19]
     table.expire(LONGEST)
-    assert (len(table), table._size) == (0, 0)
+    assert (len(table), table.size) == (0, 0)
     table.learn(CURL, answer("c" * 2000, ("c" * 2000, ONE)), 0)
-    assert (len(table), table._size) == (0, 0)
+    assert (len(table), table.size) == (0, 0)
+
+
+def test_a_message_teaches_so_many_addresses() -> None:
+    table = Table()
+    hints = tuple(ip_address(number + 1) for number in range(ANSWERS + 1))
+    assert len(table.learn(CURL, answer("a.example", ("a.example", Service(1, "", hints))), 0)) == ANSWERS
 
 
 def test_the_name_that_ends_first_gives_way() -> None:
@@ -251,4 +267,5 @@ def test_against_a_plain_list_of_answers(steps: list[tuple[str, Asker, int, int]
         if not any(step[0] == "opened" for step in steps):
             assert mine == alive
     assert table.gave_way == 0
-    assert table._size == sum(names.size for names in table._table.values())
+    kept = [names.size for learnt in table._askers.values() for names in learnt.addresses.values()]
+    assert table.size == sum(kept)

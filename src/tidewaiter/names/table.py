@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from itertools import islice
 from typing import NamedTuple
 
 from tidewaiter.model.key import Address
@@ -26,11 +27,17 @@ LONGEST = 86_400 * SECOND
 GRACE = 60 * SECOND
 """For so long after its last connection is over, an address keeps its names: programs come back."""
 
-ADDRESSES = 16_384
-"""How many addresses, of all askers together, have names; then the least recently used gives way."""
+ROOM = 1_500_000
+"""How many characters the names of all addresses have together, each address counted as `ADDRESS` more.
 
-TEXT = 4_194_304
-"""How many characters all these names have together; then too the least recently used gives way."""
+That is some 15,000 addresses. Then the asker with the most loses the address that it used least recently, so that no
+program can make the names of another go.
+"""
+
+ADDRESS = 64
+
+ANSWERS = 64
+"""How many addresses one message teaches; others in it are left out."""
 
 NAMES = 8
 """How many names an address has for one asker; then the one that ends first gives way."""
@@ -70,8 +77,8 @@ class _Names:
 
     @property
     def size(self) -> int:
-        """How many characters they have."""
-        return sum(map(_size, self.known.values()))
+        """How many characters they count for."""
+        return ADDRESS + sum(len(one.name) + sum(map(len, one.chain)) for one in self.known.values())
 
     def learn(self, name: str, chain: tuple[str, ...], until: int) -> bool:
         """Whether another name had to give way."""
@@ -84,14 +91,51 @@ class _Names:
         self.known[name] = Known(name, chain, until)
         return full
 
-    def expire(self, now: int) -> int:
-        """Forgets what is over, not while a connection is open; how many characters that were."""
-        if self.open:
-            return 0
-        over = [known for known in self.known.values() if known.until <= now]
-        for known in over:
-            del self.known[known.name]
-        return sum(map(_size, over))
+    def over(self, now: int) -> list[str]:
+        """The names whose time is over; none while a connection is open."""
+        return [] if self.open else [one.name for one in self.known.values() if one.until <= now]
+
+
+class _Learnt:
+    """What one asker has learnt, the address that it used least recently first. ``size`` is in characters."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.addresses: OrderedDict[bytes, _Names] = OrderedDict()
+
+    def learn(self, address: bytes, links: tuple[str, ...], until: int) -> tuple[Known, bool]:
+        """The name of an address, and whether another one had to give way."""
+        names = self.addresses.get(address)
+        if names is None:
+            names = self.addresses[address] = _Names()
+        else:
+            self.size -= names.size
+        self.addresses.move_to_end(address)
+        gave_way = names.learn(links[0], links[1:], until)
+        self.size += names.size
+        return names.known[links[0]], gave_way
+
+    def look(self, address: bytes, now: int) -> _Names | None:
+        """The names of an address, if there are any that are not over."""
+        names = self.addresses.get(address)
+        if names is None:
+            return None
+        over = names.over(now)
+        if over:
+            self.size -= names.size
+            for name in over:
+                del names.known[name]
+            if not names.known:
+                del self.addresses[address]
+                return None
+            self.size += names.size
+        self.addresses.move_to_end(address)
+        return names
+
+    def give_way(self) -> None:
+        """Forgets the address that was used least recently."""
+        _, names = self.addresses.popitem(last=False)
+        self.size -= names.size
 
 
 class Table:
@@ -100,14 +144,18 @@ class Table:
     ``gave_way`` counts the addresses and names that were forgotten before their time because there was no room.
     """
 
-    def __init__(self, addresses: int = ADDRESSES, text: int = TEXT) -> None:
+    def __init__(self, room: int = ROOM) -> None:
         self.gave_way = 0
-        self._room, self._text = addresses, text
-        self._size = 0
-        self._table: OrderedDict[tuple[Asker, bytes], _Names] = OrderedDict()
+        self._room = room
+        self._askers: dict[Asker, _Learnt] = {}
 
     def __len__(self) -> int:
-        return len(self._table)
+        return sum(len(learnt.addresses) for learnt in self._askers.values())
+
+    @property
+    def size(self) -> int:
+        """How many characters are in use."""
+        return sum(learnt.size for learnt in self._askers.values())
 
     def learn(self, asker: Asker, message: Message, now: int) -> list[tuple[Address, Known]]:
         """Keeps what an answer says, and returns each address that it named, with its name.
@@ -118,17 +166,18 @@ class Table:
         """
         if not message.response or message.code or len(message.questions) != 1:
             return []
-        learnt = []
-        for address, links, ttl in _addresses(message):
+        found = []
+        learnt = self._askers.get(asker)
+        for address, links, ttl in islice(_addresses(message), ANSWERS):
+            if learnt is None:
+                learnt = self._askers[asker] = _Learnt()
             until = now + min(max(ttl * SECOND, SHORTEST), LONGEST)
-            names = self._at(asker, address)
-            self._size -= names.size
-            self.gave_way += names.learn(links[0], links[1:], until)
-            self._size += names.size
-            learnt.append((address, names.known[links[0]]))
-            while self._size > self._text:
-                self._give_way()
-        return learnt
+            known, gave_way = learnt.learn(_packed(address), links, until)
+            self.gave_way += gave_way
+            found.append((address, known))
+        if found:
+            self._make_room()
+        return found
 
     def find(self, asker: Asker, address: Address, now: int) -> tuple[Known, ...]:
         """The names of an address for this asker, the last learnt first; or those that all share, not ``own``."""
@@ -147,7 +196,7 @@ class Table:
 
     def closed(self, asker: Asker, address: Address, now: int) -> None:
         """And is over: the names are kept for a little longer."""
-        names = self._table.get((asker, _packed(address)))
+        names = self._look(asker, address, now)
         if names is None or not names.open:
             return
         names.open -= 1
@@ -157,49 +206,38 @@ class Table:
 
     def expire(self, now: int) -> int:
         """Forgets all that is over, and returns how many addresses. Nothing depends on when this is called."""
-        before = len(self._table)
-        for key, names in list(self._table.items()):
-            self._expire(key, names, now)
-        return before - len(self._table)
+        before = len(self)
+        for asker, learnt in list(self._askers.items()):
+            for address, names in list(learnt.addresses.items()):
+                if names.over(now):
+                    learnt.look(address, now)
+            if not learnt.addresses:
+                del self._askers[asker]
+        return before - len(self)
 
     def forget(self, asker: Asker) -> None:
         """Forgets what one asker has learnt, as when its namespace is gone."""
-        for key in [key for key in self._table if key[0] == asker]:
-            self._size -= self._table.pop(key).size
-
-    def _at(self, asker: Asker, address: Address) -> _Names:
-        key = asker, _packed(address)
-        names = self._table.get(key)
-        if names is None:
-            if len(self._table) >= self._room:
-                self._give_way()
-            names = self._table[key] = _Names()
-        self._table.move_to_end(key)
-        return names
+        self._askers.pop(asker, None)
 
     def _look(self, asker: Asker, address: Address, now: int) -> _Names | None:
-        key = asker, _packed(address)
-        names = self._table.get(key)
-        if names is None or not self._expire(key, names, now):
+        learnt = self._askers.get(asker)
+        if learnt is None:
             return None
-        self._table.move_to_end(key)
+        names = learnt.look(_packed(address), now)
+        if not learnt.addresses:
+            del self._askers[asker]
         return names
 
-    def _expire(self, key: tuple[Asker, bytes], names: _Names, now: int) -> bool:
-        """Forgets what is over of one address; whether something is left."""
-        self._size -= names.expire(now)
-        if not names.known:
-            del self._table[key]
-        return bool(names.known)
-
-    def _give_way(self) -> None:
-        _, names = self._table.popitem(last=False)
-        self._size -= names.size
-        self.gave_way += 1
-
-
-def _size(known: Known) -> int:
-    return sum(map(len, known.chain), len(known.name))
+    def _make_room(self) -> None:
+        size = self.size
+        while size > self._room:
+            asker, learnt = max(self._askers.items(), key=lambda item: item[1].size)
+            size -= learnt.size
+            learnt.give_way()
+            size += learnt.size
+            self.gave_way += 1
+            if not learnt.addresses:
+                del self._askers[asker]
 
 
 def _packed(address: Address) -> bytes:
