@@ -117,9 +117,8 @@ def _asker(connection: Connection) -> Asker:
 def _offset(followed: _Followed, packet: Packet, ours: bool) -> int | None:
     """Where in its stream the payload of a packet begins, 0 for a datagram; None if that cannot be told."""
     if packet.protocol != Protocol.TCP:
-        return (
-            0 if len(packet.payload) == packet.payload_length else None
-        )  # a part of a datagram says nothing
+        whole = len(packet.payload) == packet.payload_length  # a part of a datagram says nothing
+        return 0 if whole else None
     (sequence,) = struct.unpack_from("!I", packet.data, packet.transport_offset + 4)
     if packet.tcp_flags & TcpFlag.SYN:
         sequence += 1
