@@ -7,8 +7,8 @@
        /* build: enforce -DENFORCE */        -> X.enforce.bpf.o
 
    Objects do not depend on the machine's kernel (CO-RE), so that a wheel carries them ready made.
-2. The extension ``tidewaiter.kernel._native`` from ``src/tidewaiter/kernel/native/*.c``, against the
-   limited API of Python 3.11: one wheel serves every later version.
+2. The extensions ``tidewaiter.kernel._native`` and ``tidewaiter.lists._native``, each from the ``native/*.c`` of
+   its package, against the limited API of Python 3.11: one wheel serves every later version.
 """
 
 from __future__ import annotations
@@ -114,18 +114,25 @@ class BuildBPF(Command):
 
 build.sub_commands = [("build_bpf", None), *build.sub_commands]
 
-native = Extension(
-    "tidewaiter.kernel._native",
-    sources=paths("native/*.c"),
-    depends=[*paths("*.h"), *paths("native/*.h")],
-    include_dirs=[str(SOURCE)],
-    define_macros=[("Py_LIMITED_API", "0x030b0000")],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
-    py_limited_api=True,
-)
+
+def extension(package: str) -> Extension:
+    """The native module of a package."""
+    folder = Path("src/tidewaiter", package)
+    return Extension(
+        f"tidewaiter.{package}._native",
+        sources=sorted(map(str, folder.glob("native/*.c"))),
+        depends=sorted(str(path) for pattern in ("*.h", "native/*.h") for path in folder.glob(pattern)),
+        include_dirs=[str(folder)],
+        define_macros=[("Py_LIMITED_API", "0x030b0000")],
+        extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
+        py_limited_api=True,
+    )
+
+
+natives = [found for found in map(extension, ("kernel", "lists")) if found.sources]
 
 setup(
     cmdclass={"build_bpf": BuildBPF},
-    ext_modules=[native] if native.sources else [],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if native.sources else {},
+    ext_modules=natives,
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if natives else {},
 )

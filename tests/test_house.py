@@ -15,7 +15,7 @@ SOURCE = ROOT / "src"
 ROWS = (
     {"model"},
     {"protocol"},
-    {"kernel", "driver", "policy", "contexts", "names"},
+    {"kernel", "driver", "policy", "contexts", "names", "lists"},
     {"store", "host"},
     {"service", "fleet", "replay", "lab"},
     {""},  # the package itself: the façade that programs import from

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Networks: records (address, length of the prefix, flags) in any order become ranges (first and last address), in
+ * order and apart from each other. Addresses are in network order, so their bytes compare as their numbers do.
+ */
+#include "native.h"
+#include <stdlib.h>
+
+typedef unsigned __int128 address;
+
+struct open { /* a network that has begun, and not ended */
+	address last;
+	int listed;
+};
+
+struct ranges {
+	unsigned char *bytes;
+	size_t size;
+	int width;
+};
+
+static address load(const unsigned char *from, int width)
+{
+	address number = 0;
+
+	while (width--)
+		number = number << 8 | *from++;
+	return number;
+}
+
+static void store(unsigned char *to, address number, int width)
+{
+	while (width--) {
+		to[width] = number;
+		number >>= 8;
+	}
+}
+
+/* Without the flags at the end: equal networks meet, and the strongest flag is found by looking at all of them. */
+static int compare4(const void *a, const void *b)
+{
+	return memcmp(a, b, 5);
+}
+
+static int compare16(const void *a, const void *b)
+{
+	return memcmp(a, b, 17);
+}
+
+static address last_of(address first, int width, int length)
+{
+	address all = width == 16 ? ~(address)0 : 0xffffffff;
+
+	return length ? first | (((address)1 << (8 * width - length)) - 1) : all;
+}
+
+/* Appends a range, or makes the last one longer. */
+static void add(struct ranges *to, address first, address last)
+{
+	if (to->size) {
+		unsigned char *end = to->bytes + to->size - to->width;
+
+		if (load(end, to->width) + 1 == first) {
+			store(end, last, to->width);
+			return;
+		}
+	}
+	store(to->bytes + to->size, first, to->width);
+	store(to->bytes + to->size + to->width, last, to->width);
+	to->size += 2 * to->width;
+}
+
+/* The highest bit wins; bits 0 and 2 list, 1 and 3 exempt. */
+static int lists(unsigned flags)
+{
+	int listed = 0;
+
+	for (flags &= 15; flags; flags >>= 2)
+		listed = flags & 3 ? !(flags & 2) : listed;
+	return listed;
+}
+
+/* Of two networks that overlap one is inside of the other, and counts more than that one. */
+static void sweep(const unsigned char *records, size_t count, struct ranges *to)
+{
+	int width = to->width, depth = 0;
+	size_t each = width + 2, i = 0;
+	struct open open[129]; /* one for each length of a prefix */
+	address next = 0; /* what is before it is done */
+
+	while (i < count || depth) {
+		const unsigned char *record = records + i * each;
+		address first = i < count ? load(record, width) : 0;
+		struct open *inner = depth ? &open[depth - 1] : NULL;
+		unsigned flags = 0;
+
+		if (inner && (i == count || first > inner->last)) {
+			if (inner->listed && next <= inner->last)
+				add(to, next, inner->last);
+			next = inner->last + 1;
+			if (!next)
+				return; /* that was the last address of all */
+			depth--;
+			continue;
+		}
+		if (inner && inner->listed && next < first)
+			add(to, next, first - 1);
+		for (; i < count && !memcmp(record, records + i * each, width + 1); i++)
+			flags |= records[i * each + width + 1];
+		open[depth++] = (struct open){ last_of(first, width, record[width]), lists(flags) };
+		next = first;
+	}
+}
+
+PyObject *native_flatten(PyObject *self, PyObject *args)
+{
+	struct ranges ranges = { 0 };
+	PyObject *array, *result;
+	unsigned char *records;
+	Py_ssize_t size;
+	size_t each, i;
+
+	if (!PyArg_ParseTuple(args, "O!i:flatten", &PyByteArray_Type, &array, &ranges.width))
+		return NULL;
+	size = PyByteArray_Size(array);
+	each = ranges.width + 2;
+	if ((ranges.width != 4 && ranges.width != 16) || size % each)
+		return PyErr_Format(PyExc_ValueError, "%zd bytes are no records of %d-byte addresses", size, ranges.width);
+	records = (unsigned char *)PyByteArray_AsString(array);
+	for (i = 0; i < size / each; i++)
+		if (records[i * each + ranges.width] > 8 * ranges.width ||
+		    past_prefix(records + i * each, ranges.width, records[i * each + ranges.width]))
+			return PyErr_Format(PyExc_ValueError, "a broken record at %zu", i * each);
+	/* Each network adds a range, and parts one at most. */
+	ranges.bytes = malloc((size / each + 1) * 4 * ranges.width);
+	if (!ranges.bytes)
+		return PyErr_NoMemory();
+	qsort(records, size / each, each, ranges.width == 4 ? compare4 : compare16);
+	sweep(records, size / each, &ranges);
+	result = PyBytes_FromStringAndSize((char *)ranges.bytes, ranges.size);
+	free(ranges.bytes);
+	return result;
+}
+
+PyObject *native_inside(PyObject *self, PyObject *args)
+{
+	Py_ssize_t width, low = 0, high;
+	Py_buffer ranges;
+	const char *packed;
+	int found;
+
+	if (!PyArg_ParseTuple(args, "y*y#:inside", &ranges, &packed, &width))
+		return NULL;
+	if ((width != 4 && width != 16) || ranges.len % (2 * width)) {
+		PyBuffer_Release(&ranges);
+		return PyErr_Format(PyExc_ValueError, "no ranges of %zd-byte addresses", width);
+	}
+	high = ranges.len / (2 * width); /* the first range that begins behind the address */
+	while (low < high) {
+		Py_ssize_t middle = low + (high - low) / 2;
+
+		if (memcmp((char *)ranges.buf + 2 * width * middle, packed, width) > 0)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	found = high > 0 && memcmp((char *)ranges.buf + 2 * width * (high - 1) + width, packed, width) >= 0;
+	PyBuffer_Release(&ranges);
+	return PyBool_FromLong(found);
+}
