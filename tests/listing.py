@@ -13,7 +13,10 @@ labels = st.sampled_from(["a", "b", "www", "x-1", "_y", "abcdefg", "abcdefgh", "
 names = st.lists(labels, min_size=1, max_size=4).map(".".join).filter(lambda name: len(name) <= 253)
 sayings = st.sampled_from([*Say, Say.LISTED | Say.EXEMPT])
 entries = st.builds(
-    lambda name, said, scope: NameEntry(name, said * scope), names, sayings, st.sampled_from([SELF, BELOW, ZONE])
+    lambda name, said, scope: NameEntry(name, said * scope),
+    names,
+    sayings,
+    st.sampled_from([SELF, BELOW, ZONE]),
 )
 
 
@@ -36,12 +39,30 @@ def network_entries(version: int) -> st.SearchStrategy[NetworkEntry]:
 
 
 # Pieces that lists of all formats are made of, put together right and wrong.
+_WORDS = """
+0.0.0.0 127.0.0.1 ::1 || @@|| ^ $important $all,x address=/ server=/ / /# # *. . CNAME IN 300 24.0.2.0.192.rpz-ip @ SOA
+( ) $ORIGIN example.com Www.Example.COM ads.example.net. bücher.example localhost 192.0.2.0/24 192.0.2.1 10.0.0.1/8
+0.0.0.0/0 2001:db8::/32 ::ffff:192.0.2.1 - ; ! [Adblock] ü \ufeff 1 /33 /129 %eth0 : x.1
+"""
 pieces = st.sampled_from(
-    ["0.0.0.0", "127.0.0.1", "::1", "||", "@@||", "^", "$important", "$all,x", "address=/", "server=/", "/", "/#", "#"]
-    + ["*.", ".", " ", "\t", "  ", "CNAME", "IN", "CNAME .", " CNAME rpz-passthru.", "300", "24.0.2.0.192.rpz-ip", "@"]
-    + ["SOA", "(", ")", "$ORIGIN", "$TTL 60", "example.com", "Www.Example.COM", "ads.example.net.", "bücher.example"]
-    + ["localhost", "192.0.2.0/24", "192.0.2.1", "10.0.0.1/8", "0.0.0.0/0", "2001:db8::/32", "::ffff:192.0.2.1", "-"]
-    + [";", "!", "[Adblock]", "\r", "\x00", "ü", "\ufeff", "a" * 64, "1", "/33", "/129", "%eth0", ":", "x.1"]
+    [*_WORDS.split(), " ", "\t", "  ", "CNAME .", " CNAME rpz-passthru.", "$TTL 60", "\r", "\x00", "a" * 64]
 )
-lines = st.lists(pieces, max_size=6).map("".join)
+frames = st.sampled_from(
+    [
+        "0.0.0.0 {}",
+        "||{}^",
+        "@@||{}^",
+        "address=/{}/",
+        "{} CNAME .",
+        "*.{} CNAME .",
+        "*.{}",
+        ".{}",
+        "{}",
+        " {} # x",
+    ]
+)
+hosts = st.sampled_from(
+    ["ads.example", "24.0.2.0.192.rpz-ip", "x.rpz-nsdname", "192.0.2.1", "xn--p1ai", "a.xn--", "a.b2"]
+)
+lines = st.lists(pieces, max_size=6).map("".join) | st.builds(str.format, frames, hosts)
 texts = st.lists(lines, max_size=12).map("\n".join)

@@ -45,7 +45,7 @@ def test_a_name_has_one_form(text: str, name: str) -> None:
     ],
 )
 def test_what_is_no_name_is_told_why(text: str, why: str) -> None:
-    with pytest.raises(ValueError, match="^'") as error:
+    with pytest.raises(ValueError, match=r"^'") as error:
         canonical(text)
     assert why in str(error.value)
 

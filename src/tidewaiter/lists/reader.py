@@ -127,13 +127,11 @@ class Reader:
     def _odd(self, form: Format, number: int, raw: bytes) -> None:
         """A line that only the format's own parser can read."""
         assert self._parse is not None
+        line = raw.decode(errors="replace")
+        if is_comment(line, form.comments):
+            return
         try:
-            line = raw.decode()
-            if is_comment(line, form.comments):
-                return
             entries = self._parse(line)
-        except UnicodeDecodeError as error:
-            self._is_bad(number, error.start + 1, "this is not UTF-8")
         except LineError as error:
             self._is_bad(number, error.column, error.sentence)
         except ListError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ Odd = list[tuple[int, int, int]]
 
 _64 = (1 << 64) - 1
 _BLANKS = b" \t"
+_TOP = re.compile(r"(?:^|\.)(?:[a-z]+|xn--[a-z0-9_-]+)$", re.IGNORECASE)
 
 
 def siphash(key: bytes, text: bytes) -> int:
@@ -101,7 +103,7 @@ def _take_name(line: bytes, shape: Shape, inline_comments: bytes) -> bytes | Non
     )
     name = rest[:size].decode("ascii")
     behind = _skip(rest[size:], after)
-    if name.endswith(".") or behind is None or not _over(behind, inline_comments):
+    if not _TOP.search(name) or behind is None or not _over(behind, inline_comments):
         return None
     try:
         return record(NameEntry(canonical(name, single), flags))

@@ -93,11 +93,12 @@ static int skip(struct span *rest, struct span pattern)
 	return 1;
 }
 
-/* Steps over a host name; its length, or 0 for what is none. */
+/* Steps over a host name; its length, or 0 for what is none, and for one whose last label is not one of a top-level
+ * domain (letters, or xn--: RFC 3696 section 2): an address, or something with a meaning in its format. */
 static size_t skip_name(struct span *rest, int single, unsigned char *name)
 {
 	size_t size = 0, label = 0, labels = 1;
-	int numeric = 1;
+	int letters = 1;
 
 	for (; rest->at < rest->end; rest->at++) {
 		unsigned char c = name_byte(*rest->at);
@@ -107,17 +108,19 @@ static size_t skip_name(struct span *rest, int single, unsigned char *name)
 		if (c == '.') {
 			if (!label)
 				return 0;
-			label = 0, numeric = 1, labels++;
+			label = 0, letters = 1, labels++;
 		} else {
 			if (++label > LONGEST_LABEL)
 				return 0;
-			numeric &= c >= '0' && c <= '9';
+			letters &= c >= 'a' && c <= 'z';
 		}
 		if (size == LONGEST_NAME)
 			return 0;
 		name[size++] = c;
 	}
-	return label && !numeric && (single || labels > 1) ? size : 0;
+	if (!label || (!single && labels == 1))
+		return 0;
+	return letters || (label > 4 && !memcmp(name + size - label, "xn--", 4)) ? size : 0;
 }
 
 /* Writes a record (length, flags, the name backwards) if the line has this shape; its size or 0. */
