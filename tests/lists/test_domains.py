@@ -93,7 +93,7 @@ def test_two_sets_of_the_same_names_have_keys_of_their_own() -> None:
     assert one.image[-domains.TRAILER.size :] != other.image[-domains.TRAILER.size :]
 
 
-@pytest.mark.parametrize("image", [b"", bytes(39), bytes(10) + made(NameEntry("a.example", 1)).image])
+@pytest.mark.parametrize("image", [b"", bytes(63), bytes(10) + made(NameEntry("a.example", 1)).image])
 def test_other_bytes_are_no_set(image: bytes) -> None:
     with pytest.raises(ValueError, match="no set of names"):
         DomainSet(image)

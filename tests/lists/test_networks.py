@@ -78,6 +78,8 @@ def test_prefixes_are_what_the_longest_prefix_says(many: list[NetworkEntry]) -> 
     for entry in many:
         size = entry.network.num_addresses
         for address in (entry.network[0], entry.network[-1], entry.network[size // 2]):
+            if address.version == 6 and address.ipv4_mapped:
+                continue  # is an IPv4 address, whatever IPv6 networks say
             holders = [network for network in said if address in network]
             nearest = max(holders, key=lambda network: network.prefixlen)
             assert (address in one) is listed(said[nearest])
@@ -88,8 +90,9 @@ def test_prefixes_are_what_the_longest_prefix_says(many: list[NetworkEntry]) -> 
 def _addresses(one: NetworkSet) -> int:
     total = 0
     for ranges, width in ((one.ranges4, 4), (one.ranges6, 16)):
-        for at in range(0, len(ranges), 2 * width):
-            first, last = ranges[at : at + width], ranges[at + width : at + 2 * width]
+        half = len(ranges) // 2
+        for at in range(0, half, width):
+            first, last = ranges[at : at + width], ranges[half + at : half + at + width]
             total += int.from_bytes(last, "big") - int.from_bytes(first, "big") + 1
     return total
 

@@ -38,11 +38,11 @@ def scan_networks(
 ) -> tuple[int, int, Odd]:
     """The same for lines that are an address or a network."""
 
-def index(records: bytearray, slots: bytearray, key: bytes, /) -> tuple[int, int]:
+def index(records: bytearray, slots: bytearray, key: bytes, /) -> tuple[int, int, int]:
     """Fills a hash table with the places of records, and moves together those that are there once.
 
-    ``slots`` are zeros, four bytes each, a power of two; the key has 16 bytes. Returns the number of names and the
-    number of labels of the one with most. Raises ValueError.
+    ``slots`` are zeros, five bytes each, a power of two; the key has 16 bytes. Returns the number of names, and two
+    masks in which bit n says that there are names, or zones, of n labels (63: and more). Raises ValueError.
     """
 
 def find(image: Bytes, name: str, /) -> int:
@@ -54,7 +54,7 @@ def find(image: Bytes, name: str, /) -> int:
 def flatten(records: bytearray, width: int, /) -> bytes:
     """Sorts records of networks (addresses of ``width`` bytes), and makes ranges of what they list.
 
-    Raises ValueError, MemoryError.
+    All first addresses, then all last ones. Raises ValueError, MemoryError.
     """
 
 def inside(ranges: Bytes, packed: bytes, /) -> bool:

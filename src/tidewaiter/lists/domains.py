@@ -1,9 +1,10 @@
 """A set of host names: a million in some thirty bytes each, exactly, found within a microsecond.
 
 Three parts, one behind the other. *Records*: length, flags, and the name backwards, so that the zones a name is
-in are its beginnings. *Slots*: a hash table (linear probing, at most three quarters full) of the records' places
-plus one, under a secret key, so that no list can be written whose names all meet in one place. *Trailer*: key and
-sizes. A name that is found is compared as a whole: no name is ever taken for another.
+in are its beginnings. *Slots*: a hash table (linear probing, at most three quarters full) under a secret key, so
+that no list can be written whose names all meet in one place: a tag of one byte for each slot, then the records'
+places. *Trailer*: key, sizes, and how many labels names have, so that nothing is looked for that cannot be there.
+A name that is found is compared as a whole: no name is ever taken for another.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from tidewaiter.lists.names import canonical
 
 Bytes = bytes | bytearray | memoryview
 
-TRAILER = struct.Struct("=16sQQIHH")
-"""Key, bytes of the records, names, slots, labels of the name with most, nearest (native/domains.c)."""
+TRAILER = struct.Struct("=16s5QI4x")
+"""Key, bytes of the records, names, labels of names, labels of zones, nearest, slots (native/domains.c)."""
 
 
 def record(entry: NameEntry) -> bytes:
@@ -34,12 +35,12 @@ def build(records: bytearray, count: int, nearest: bool = False) -> DomainSet:
     ``nearest``: what the nearest of a name's zones says counts alone; otherwise all of them are heard, and
     the highest bit of `Say` wins.
     """
-    slots = bytearray(4 << max(4 * count // 3, 1).bit_length())
-    key = secrets.token_bytes(16)
-    names, labels = _native.index(records, slots, key)
+    slots = 1 << max(4 * count // 3, 1).bit_length()
+    table, key = bytearray(5 * slots), secrets.token_bytes(16)
+    names, selves, zones = _native.index(records, table, key)
     size = len(records)
-    records += slots
-    records += TRAILER.pack(key, size, names, len(slots) // 4, labels, nearest)
+    records += table
+    records += TRAILER.pack(key, size, names, selves, zones, nearest, slots)
     return DomainSet(records)
 
 
@@ -54,8 +55,8 @@ class DomainSet:
     def __init__(self, image: Bytes) -> None:
         if len(image) < TRAILER.size:
             raise ValueError("these bytes are no set of names")
-        _, self._records, self._names, slots, _, _ = TRAILER.unpack(image[-TRAILER.size :])
-        if self._records + 4 * slots + TRAILER.size != len(image):
+        _, self._records, self._names, _, _, _, slots = TRAILER.unpack(image[-TRAILER.size :])
+        if self._records + 5 * slots + TRAILER.size != len(image):
             raise ValueError("these bytes are no set of names")
         self.image = image
 

@@ -38,7 +38,7 @@ def build(records4: bytearray, records6: bytearray) -> NetworkSet:
 
 
 class NetworkSet:
-    """Ranges of addresses (first and last, in network order) that are sorted and do not touch.
+    """Ranges of addresses that are sorted and do not touch: all first addresses in network order, then all last ones.
 
     Raises ValueError for bytes that cannot be such ranges.
     """
@@ -67,9 +67,10 @@ class NetworkSet:
     def prefixes(self, version: int) -> Iterator[tuple[int, int]]:
         """The fewest prefixes that are the ranges of a family, in order: address as a number, and length."""
         ranges, width = (self.ranges4, 4) if version == 4 else (self.ranges6, 16)
-        for at in range(0, len(ranges), 2 * width):
+        half = len(ranges) // 2
+        for at in range(0, half, width):
             first = int.from_bytes(ranges[at : at + width], "big")
-            end = int.from_bytes(ranges[at + width : at + 2 * width], "big") + 1
+            end = int.from_bytes(ranges[half + at : half + at + width], "big") + 1
             while first < end:
                 bits = (end - first).bit_length() - 1
                 if first:

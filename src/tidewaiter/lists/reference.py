@@ -193,40 +193,41 @@ def scan_networks(
 
 def _look(records: Bytes, slots: Bytes, key: bytes, name: bytes) -> tuple[bool, int]:
     """Whether a name is there and where: its record, or the slot where it would be."""
-    count = len(slots) // 4
+    count = len(slots) // 5
     first = siphash(key, name)
     for slot in ((first + tried) % count for tried in range(count)):
-        place = int.from_bytes(slots[4 * slot : 4 * slot + 4], sys.byteorder)
-        if not place:
+        if not slots[slot]:
             return False, slot
-        at = place - 1
+        at = int.from_bytes(slots[count + 4 * slot : count + 4 * slot + 4], sys.byteorder)
         if bytes(records[at + 2 : at + 2 + records[at]]) == name:
             return True, at
     raise ValueError("more names than the table has room for")
 
 
-def index(records: bytearray, slots: bytearray, key: bytes) -> tuple[int, int]:
+def index(records: bytearray, slots: bytearray, key: bytes) -> tuple[int, int, int]:
     """Twin of `_native.index`."""
-    kept, names, labels, at = bytearray(), 0, 0, 0
+    kept, names, masks, at, count = bytearray(), 0, [0, 0], 0, len(slots) // 5
     while at < len(records):
         size = records[at]
         one = records[at : at + 2 + size]
         at += 2 + size
+        for scope, said in enumerate((one[1] & 15, one[1] >> 4)):
+            masks[scope] |= bool(said) << min(one.count(b".", 2) + 1, 63)
         there, place = _look(kept, slots, key, bytes(one[2:]))
         if there:
             kept[place + 1] |= one[1]
             continue
-        slots[4 * place : 4 * place + 4] = (len(kept) + 1).to_bytes(4, sys.byteorder)
+        slots[place] = siphash(key, bytes(one[2:])) >> 56 or 1
+        slots[count + 4 * place : count + 4 * place + 4] = len(kept).to_bytes(4, sys.byteorder)
         kept += one
         names += 1
-        labels = max(labels, one.count(b".", 2) + 1)
     records[:] = kept
-    return names, labels
+    return names, masks[0], masks[1]
 
 
 def find(image: Bytes, name: str) -> int:
     """Twin of `_native.find`."""
-    key, size, _, slots, labels, nearest = TRAILER.unpack(image[-TRAILER.size :])
+    key, size, _, _, _, nearest, slots = TRAILER.unpack(image[-TRAILER.size :])
     name = name.removesuffix(".")
     allowed = all(character.isascii() and (character.isalnum() or character in ".-_") for character in name)
     if not 0 < len(name) <= 253 or not allowed:
@@ -234,8 +235,8 @@ def find(image: Bytes, name: str) -> int:
     backwards = name.lower()[::-1].encode("ascii")
     ends = [at for at in range(1, len(backwards)) if backwards[at : at + 1] == b"."] + [len(backwards)]
     seen = 0
-    for end in ends[:labels]:
-        there, at = _look(image[:size], image[size : size + 4 * slots], key, backwards[:end])
+    for end in ends:
+        there, at = _look(image[:size], image[size : size + 5 * slots], key, backwards[:end])
         flags = 0
         if there:
             flags = image[at + 1] & 15 if end == len(backwards) else image[at + 1] >> 4
@@ -269,12 +270,12 @@ def flatten(records: bytearray, width: int) -> bytes:
             ranges[-1][1] = end - 1
         else:
             ranges.append([first, end - 1])
-    return b"".join(number.to_bytes(width, "big") for one in ranges for number in one)
+    return b"".join(one[side].to_bytes(width, "big") for side in (0, 1) for one in ranges)
 
 
 def inside(ranges: Bytes, packed: bytes) -> bool:
     """Twin of `_native.inside`."""
-    width = len(packed)
-    starts = range(0, len(ranges), 2 * width)
-    at = bisect_right(starts, packed, key=lambda start: bytes(ranges[start : start + width])) - 1
-    return at >= 0 and bytes(ranges[starts[at] + width : starts[at] + 2 * width]) >= packed
+    width, half = len(packed), len(ranges) // 2
+    firsts = range(0, half, width)
+    at = bisect_right(firsts, packed, key=lambda first: bytes(ranges[first : first + width])) - 1
+    return at >= 0 and bytes(ranges[half + firsts[at] : half + firsts[at] + width]) >= packed

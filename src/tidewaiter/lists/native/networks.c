@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Networks: records (address, length of the prefix, flags) in any order become ranges (first and last address), in
- * order and apart from each other. Addresses are in network order, so their bytes compare as their numbers do.
+ * Networks: records (address, length of the prefix, flags) in any order become ranges, in order and apart from each
+ * other: all first addresses, then all last ones, so that what a search reads is close together. Addresses are in network order, so their bytes compare as their numbers do.
  */
+#define _DEFAULT_SOURCE /* be32toh */
 #include "native.h"
+#include <endian.h>
+#include <stdint.h>
 #include <stdlib.h>
 
 typedef unsigned __int128 address;
@@ -112,6 +115,21 @@ static void sweep(const unsigned char *records, size_t count, struct ranges *to)
 	}
 }
 
+/* All first addresses, then all last ones. */
+static PyObject *halves(const struct ranges *ranges)
+{
+	PyObject *result = PyBytes_FromStringAndSize(NULL, ranges->size);
+	size_t width = ranges->width, i, count = ranges->size / (2 * width);
+	char *to;
+
+	if (!result)
+		return NULL;
+	to = PyBytes_AsString(result);
+	for (i = 0; i < 2 * count; i++)
+		memcpy(to + width * (i / 2 + i % 2 * count), ranges->bytes + width * i, width);
+	return result;
+}
+
 PyObject *native_flatten(PyObject *self, PyObject *args)
 {
 	struct ranges ranges = { 0 };
@@ -137,14 +155,52 @@ PyObject *native_flatten(PyObject *self, PyObject *args)
 		return PyErr_NoMemory();
 	qsort(records, size / each, each, ranges.width == 4 ? compare4 : compare16);
 	sweep(records, size / each, &ranges);
-	result = PyBytes_FromStringAndSize((char *)ranges.bytes, ranges.size);
+	result = halves(&ranges);
 	free(ranges.bytes);
 	return result;
 }
 
+/* How many of the first addresses are not behind this one. */
+static Py_ssize_t search4(const unsigned char *firsts, Py_ssize_t count, const unsigned char *packed)
+{
+	uint32_t wanted, first;
+	Py_ssize_t low = 0;
+
+	memcpy(&wanted, packed, 4);
+	wanted = be32toh(wanted);
+	while (count) {
+		Py_ssize_t half = count / 2;
+
+		memcpy(&first, firsts + 4 * (low + half), 4);
+		low = be32toh(first) <= wanted ? low + count - half : low;
+		count = half;
+	}
+	return low;
+}
+
+static Py_ssize_t search16(const unsigned char *firsts, Py_ssize_t count, const unsigned char *packed)
+{
+	uint64_t wanted[2], first[2];
+	Py_ssize_t low = 0;
+
+	memcpy(wanted, packed, 16);
+	wanted[0] = be64toh(wanted[0]), wanted[1] = be64toh(wanted[1]);
+	while (count) {
+		Py_ssize_t half = count / 2;
+
+		memcpy(first, firsts + 16 * (low + half), 16);
+		first[0] = be64toh(first[0]), first[1] = be64toh(first[1]);
+		if (first[0] < wanted[0] || (first[0] == wanted[0] && first[1] <= wanted[1]))
+			low += count - half;
+		count = half;
+	}
+	return low;
+}
+
 PyObject *native_inside(PyObject *self, PyObject *args)
 {
-	Py_ssize_t width, low = 0, high;
+	const unsigned char *firsts;
+	Py_ssize_t width, count, before;
 	Py_buffer ranges;
 	const char *packed;
 	int found;
@@ -155,16 +211,10 @@ PyObject *native_inside(PyObject *self, PyObject *args)
 		PyBuffer_Release(&ranges);
 		return PyErr_Format(PyExc_ValueError, "no ranges of %zd-byte addresses", width);
 	}
-	high = ranges.len / (2 * width); /* the first range that begins behind the address */
-	while (low < high) {
-		Py_ssize_t middle = low + (high - low) / 2;
-
-		if (memcmp((char *)ranges.buf + 2 * width * middle, packed, width) > 0)
-			high = middle;
-		else
-			low = middle + 1;
-	}
-	found = high > 0 && memcmp((char *)ranges.buf + 2 * width * (high - 1) + width, packed, width) >= 0;
+	count = ranges.len / (2 * width);
+	firsts = ranges.buf;
+	before = (width == 4 ? search4 : search16)(firsts, count, (const unsigned char *)packed);
+	found = before > 0 && memcmp(firsts + width * (count + before - 1), packed, width) >= 0;
 	PyBuffer_Release(&ranges);
 	return PyBool_FromLong(found);
 }
