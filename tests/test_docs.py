@@ -28,12 +28,14 @@ from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
 from tidewaiter.host import machine, owners, queue
 from tidewaiter.host.machine import _COUNTERS
+from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, namer, pieces, quic, readings, table, tls
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
+from tidewaiter.service.download import REDIRECTS, Limits
 from tidewaiter.service.report import Reporter
 
 DOCS = ROOT / "docs"
@@ -144,6 +146,10 @@ BOUNDS = {
     "programs with packet sockets that a notice has named": engine._TOLD,
     "programs, in Python": owners._KEPT,
     "what the kernel told of connections": 2 * connections.CAPACITY,
+    "a list from a file or a server": Limits().size,
+    "a line of a list": reader.LONGEST_LINE,
+    "messages about a list's bad lines": reader._MESSAGES,
+    "redirects of a list's URL": REDIRECTS,
     "events ahead of their packets": machine._KEPT,
     "characters of the [names](names.md) of all addresses, 64 more for each address": table.ROOM,
     "addresses in one DNS message": table.ANSWERS,
