@@ -182,10 +182,11 @@ def lookup(ask: Callable[[Any], bool], what: Sequence[Any]) -> float:
 def contend(name: str, folder: Path) -> None:
     """Runs one contender in this process, and prints its figures."""
     before = memory("VmRSS")
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     names, addresses = CONTENDERS[name](folder)
     figures = {
-        "seconds": time.perf_counter() - begun,
+        "s": time.perf_counter() - begun,
+        "s of a processor": time.process_time() - used,
         "MB": memory("VmRSS") - before,
         "MB at most": memory("VmHWM") - before,
     }
@@ -219,7 +220,7 @@ def main() -> None:
         prefixes = time.perf_counter() - begun
     result = {name: {k: statistics.median(v) for k, v in rows.items()} for name, rows in figures.items()}
     columns = list(result["ours, from text"])
-    digits = [2, 0, 0, 0, 0, 0, 0]
+    digits = [2, 2, 0, 0, 0, 0, 0, 0]
     rows = [
         (name, *(f"{found[column]:.{places}f}" for column, places in zip(columns, digits, strict=True)))
         for name, found in result.items()

@@ -32,6 +32,13 @@ SOURCES = {
         "static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = NAME, .m_size = 0};\n"
         "PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&module); }\n"
     ),
+    "src/tidewaiter/lists/__init__.py": "",
+    "src/tidewaiter/lists/native/native.h": "#include <Python.h>\n",
+    "src/tidewaiter/lists/native/module.c": (
+        '#include "native.h"\n'
+        'static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_native", .m_size = 0};\n'
+        "PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&module); }\n"
+    ),
 }
 OBJECTS = {"plain.bpf.o", "hook.observe.bpf.o", "hook.enforce.bpf.o"}
 
@@ -78,6 +85,7 @@ def test_a_wheel_carries_the_objects_and_serves_every_later_python(project: Path
         name.removeprefix("tidewaiter/kernel/") for name in names if name.startswith("tidewaiter/kernel/")
     }
     assert inside == {"__init__.py", "_native.abi3.so", *OBJECTS}
+    assert "tidewaiter/lists/_native.abi3.so" in names
     units = {name.partition(".data/data/share/tidewaiter/systemd/")[2] for name in names} - {""}
     assert units == {path.name for path in (ROOT / "systemd").iterdir()}
     licenses = {name.partition("/licenses/")[2] for name in names} - {""}
@@ -112,6 +120,7 @@ def test_an_editable_install_has_everything_beside_the_sources(project: Path) ->
     assert result.returncode == 0, result.stderr
     assert built_objects(kernel) == OBJECTS
     assert (kernel / "_native.abi3.so").exists()
+    assert (project / "src/tidewaiter/lists/_native.abi3.so").exists()
 
 
 def test_a_changed_header_reaches_the_object(project: Path) -> None:
@@ -137,7 +146,7 @@ def test_a_source_that_does_not_compile_is_named(project: Path) -> None:
 
 
 def test_a_package_without_c_sources_still_builds(project: Path) -> None:
-    for path in (project / "src/tidewaiter/kernel").rglob("*.[ch]"):
+    for path in (project / "src/tidewaiter").rglob("*.[ch]"):
         path.unlink()
     assert build(project, "wheel").returncode == 0
     assert [path.name for path in (project / "dist").glob("*.whl")] == ["tidewaiter-0.1.0-py3-none-any.whl"]
