@@ -117,6 +117,12 @@ def test_bad_lines_are_passed_over_and_told_up_to_a_limit() -> None:
     )
 
 
+def test_a_list_of_bad_lines_is_not_read_to_its_end() -> None:
+    one = Reader("x.txt", FORMATS["domains"])
+    with pytest.raises(ListError, match=r"x\.txt is no good list: 1\d,\d{3} of 1\d,\d{3} lines are bad"):
+        one.feed(b"a b\n" * 100_000)
+
+
 def test_bytes_that_are_no_utf_8_are_a_bad_line() -> None:
     found = read(b"a.example\n" * 100 + b"b\xff.example\n")
     assert found.counts.bad == 1
@@ -131,6 +137,7 @@ def test_bytes_that_are_no_utf_8_are_a_bad_line() -> None:
         ("", "x.txt is empty"),
         ("<html>\nsorry\n</html>\n", "x.txt has no format that is known here: it begins with '<html>…"),
         ("a.example\n" + "a" * 70000, "x.txt has a line of more than 65,536 bytes, so it is no list"),
+        ("a.example\n" * 3 + "a" * 70000 + "\n", "x.txt has a line of more than 65,536 bytes, so it is no list"),
     ],
 )
 def test_what_is_no_list_says_so(text: str, sentence: str) -> None:

@@ -26,7 +26,7 @@ def canonical(text: str, single: bool = True) -> str:
     of one label will do. Raises ValueError with a sentence for what is no host name.
     """
     name = text.removesuffix(".")
-    if not name.isascii():
+    if not name.isascii() and len(name) <= LONGEST:
         name = _encode(name)
     name = name.lower()
     if len(name) > LONGEST:

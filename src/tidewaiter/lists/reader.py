@@ -16,7 +16,9 @@ TOLERATED = 0.05
 LONGEST_LINE = 64 * 1024
 """Bytes of a line. A longer one is no line of a list."""
 
+_TOO_LONG = f"a line of more than {LONGEST_LINE:,} bytes, so it is no list"
 _SAMPLE = 64 * 1024
+_HOPELESS = 10_000  # bad lines, of which a list need not have more if they are the most of it
 _MESSAGES = 20
 _ODD = 1000  # lines that the native module hands back at once
 
@@ -53,7 +55,7 @@ class Reader:
             return
         end = self._pending.rfind(b"\n") + 1
         if len(self._pending) - end > LONGEST_LINE:
-            raise ListError(f"{self._label} has a line of more than {LONGEST_LINE:,} bytes, so it is no list")
+            raise ListError(f"{self._label} has {_TOO_LONG}")
         whole, self._pending = self._pending[:end], self._pending[end:]
         if whole:
             self._take(whole)
@@ -62,12 +64,7 @@ class Reader:
         """The list, when all its bytes have come."""
         if self._pending:
             self._take(self._pending)
-        entries = self._entries + self._bad
-        if self._bad > self._tolerated * entries:
-            raise ListError(
-                f"{self._label} is no good list: {self._bad:,} of {entries:,} lines are bad; "
-                f"the first: {self._messages[0].removeprefix(self._label).lstrip(', ')}"
-            )
+        self._judge(self._tolerated)
         form = self._chosen()
         for name in form.exempt:
             self._add(NameEntry(name, Say.EXEMPT * SELF))
@@ -81,6 +78,15 @@ class Reader:
             )
         except ValueError as error:
             raise ListError(f"{self._label} is too large: {error}") from None
+
+    def _judge(self, tolerated: float) -> None:
+        """Raises ListError if more than this share of lines is bad."""
+        lines = self._entries + self._skipped + self._bad
+        if self._bad > tolerated * lines:
+            raise ListError(
+                f"{self._label} is no good list: {self._bad:,} of {lines:,} lines are bad; "
+                f"the first: {self._messages[0].removeprefix(self._label).lstrip(', ')}"
+            )
 
     def _chosen(self) -> Format:
         """The format, which an empty text does not tell."""
@@ -105,7 +111,11 @@ class Reader:
         while at < len(text):
             at, odd = self._scan(self._form, text, at)
             for line, start, size in odd:
+                if size > LONGEST_LINE:
+                    raise ListError(f"{self._label} has {_TOO_LONG}")
                 self._odd(self._form, line, text[start : start + size])
+            if self._bad > _HOPELESS:
+                self._judge(max(self._tolerated, 0.5))
 
     def _scan(self, form: Format, text: bytes, at: int) -> tuple[int, Sequence[tuple[int, int, int]]]:
         """Reads the common lines from an offset on; where it stopped, and the others."""

@@ -41,6 +41,36 @@ def test_a_parser_answers_or_says_why_whatever_is_written(name: str, many: list[
                 assert networks.record(entry)
 
 
+STARTS = [
+    "",
+    "0.0.0.0 ",
+    "||",
+    "||a^$",
+    "address=/",
+    "address=/a/",
+    "a CNAME ",
+    "$ORIGIN ",
+    "a ",
+    "1.",
+    "::1%",
+    "*.",
+    "ü",
+]
+STARTS += ["address=", "a IN ", "zz.", "@@", "192.0.2.1-"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("start", STARTS)
+def test_a_long_line_is_read_in_time_that_grows_as_it_does(name: str, start: str) -> None:
+    # What a regular expression tries each by each would take hours with these: the suite's time limit says so.
+    for piece in ("1", " ", "/", ".", "a", "ü", "1s", "a ", "/ ", "^", "*.", ".rpz-ip", "$", "-", ":", "zz."):
+        for end in ("", "/", "x", "^", " !", "\x00", ".rpz-ip CNAME ."):
+            try:
+                FORMATS[name].parser()(start + piece * (16_000 // len(piece)) + end)
+            except ValueError as error:
+                assert len(str(error)) < 700
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

@@ -30,7 +30,7 @@ def test_a_name_behind_nobodys_address_is_listed_alone(line: str, names: list[st
     ("line", "column", "sentence"),
     [
         ("ads.example", 1, "'ads.example' is no address: a line is an address and names"),
-        ("  0.0.0.0", 3, "no name follows the address 0.0.0.0"),
+        ("  0.0.0.0", 3, "no name follows the address '0.0.0.0'"),
         ("0.0.0.0 a.example exa$mple", 19, "'exa$mple' is no host name: '$' cannot be in one"),
     ],
 )

@@ -16,8 +16,9 @@ from tidewaiter.lists.entry import BELOW, ZONE, LineError, NameEntry, Say
 from tidewaiter.lists.formats.format import Format
 from tidewaiter.lists.names import canonical, excerpt
 
-_NAMES = re.compile(r"\s*(?:address|server|local)=/(?P<names>.*)/(?P<value>[^/]*?)\s*", re.ASCII)
-_OPTION = re.compile(r"\s*(?P<key>[a-z][a-z0-9-]*)\s*(?:=.*)?", re.ASCII)
+# Without blanks at their ends, of which a hostile line has many, to be tried each by each.
+_NAMES = re.compile(r"(?:address|server|local)=/(?P<names>.*)/(?P<value>[^/]*)", re.ASCII)
+_OPTION = re.compile(r"(?P<key>[a-z][a-z0-9-]*)\s*(?:=.*)?", re.ASCII)
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 
 
@@ -37,15 +38,17 @@ def _said(key: str, value: str) -> Say | None:
 
 def parse(line: str) -> list[NameEntry]:
     """What a line lists. Raises LineError."""
-    line = _COMMENT.sub("", line)
+    whole = _COMMENT.sub("", line)
+    line = whole.strip()
+    indent = len(whole) - len(whole.lstrip())
     option = _OPTION.fullmatch(line)
     if option is None:
-        raise LineError(1, f"{excerpt(line)} is no option of dnsmasq")
+        raise LineError(indent + 1, f"{excerpt(line)} is no option of dnsmasq")
     found = _NAMES.fullmatch(line)
     said = _said(option["key"], found["value"]) if found else None
     if found is None or said is None:
         return []
-    entries, column = [], found.start("names") + 1
+    entries, column = [], indent + found.start("names") + 1
     for word in found["names"].split("/"):
         scope = BELOW if word.startswith("*.") else ZONE
         name = word.removeprefix("*.") if scope == BELOW else word.removeprefix(".")

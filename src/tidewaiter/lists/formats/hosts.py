@@ -25,7 +25,7 @@ def parse(line: str) -> list[NameEntry]:
     except ValueError:
         raise LineError(column, f"{excerpt(word)} is no address: a line is an address and names") from None
     if not names:
-        raise LineError(column, f"no name follows the address {word}")
+        raise LineError(column, f"no name follows the address {excerpt(word)}")
     if not (address.is_unspecified or address.is_loopback):
         return []
     entries = []

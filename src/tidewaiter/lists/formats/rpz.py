@@ -17,7 +17,7 @@ from tidewaiter.lists.formats.format import Format, words
 from tidewaiter.lists.formats.networks import network
 from tidewaiter.lists.names import canonical, excerpt
 
-_TTL = re.compile(r"(?:\d+[smhdw]?)+", re.ASCII | re.IGNORECASE)
+_TTL = re.compile(r"\d[\dsmhdw]*", re.ASCII | re.IGNORECASE)
 _DATA = {"A", "AAAA", "CNAME", "TXT", "MX", "SRV", "PTR", "HTTPS", "SVCB", "CAA", "NAPTR"}
 _ZONE = {"SOA", "NS", "DNSKEY", "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM", "DNAME", "DS", "ZONEMD"}
 _ELSEWHERE = (".rpz-client-ip", ".rpz-nsip", ".rpz-nsdname")
@@ -25,7 +25,7 @@ _ELSEWHERE = (".rpz-client-ip", ".rpz-nsip", ".rpz-nsdname")
 
 def _network(text: str) -> str:
     """What the owner of an address trigger says: ``24.0.2.0.192`` is 192.0.2.0/24. Raises ValueError."""
-    length, *parts = text.split(".")
+    length, *parts = text[:64].split(".")  # the longest has 43 characters
     parts.reverse()
     if "zz" in parts or len(parts) == 8:
         address = ":".join("" if part == "zz" else part for part in parts)
