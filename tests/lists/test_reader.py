@@ -137,7 +137,10 @@ def test_bytes_that_are_no_utf_8_are_a_bad_line() -> None:
         ("", "x.txt is empty"),
         ("<html>\nsorry\n</html>\n", "x.txt has no format that is known here: it begins with '<html>…"),
         ("a.example\n" + "a" * 70000, "x.txt has a line of more than 65,536 bytes, so it is no list"),
-        ("a.example\n" * 3 + "a" * 70000 + "\n", "x.txt has a line of more than 65,536 bytes, so it is no list"),
+        (
+            "a.example\n" * 3 + "a" * 70000 + "\n",
+            "x.txt has a line of more than 65,536 bytes, so it is no list",
+        ),
     ],
 )
 def test_what_is_no_list_says_so(text: str, sentence: str) -> None:

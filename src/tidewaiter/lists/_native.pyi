@@ -51,7 +51,7 @@ def find(image: Bytes, name: str, /) -> int:
     -1 for what is no name in ASCII. Raises ValueError for what is no set, UnicodeError for lone surrogates.
     """
 
-def flatten(records: bytearray, width: int, /) -> bytes:
+def flatten(records: bytearray, width: int, /) -> bytearray:
     """Sorts records of networks (addresses of ``width`` bytes), and makes ranges of what they list.
 
     All first addresses, then all last ones. Raises ValueError, MemoryError.

@@ -17,8 +17,8 @@ struct open { /* a network that has begun, and not ended */
 };
 
 struct ranges {
-	unsigned char *bytes;
-	size_t size;
+	unsigned char *firsts, *lasts;
+	size_t count;
 	int width;
 };
 
@@ -60,17 +60,14 @@ static address last_of(address first, int width, int length)
 /* Appends a range, or makes the last one longer. */
 static void add(struct ranges *to, address first, address last)
 {
-	if (to->size) {
-		unsigned char *end = to->bytes + to->size - to->width;
+	size_t width = to->width;
 
-		if (load(end, to->width) + 1 == first) {
-			store(end, last, to->width);
-			return;
-		}
+	if (to->count && load(to->lasts + width * (to->count - 1), width) + 1 == first) {
+		to->count--;
+	} else {
+		store(to->firsts + width * to->count, first, width);
 	}
-	store(to->bytes + to->size, first, to->width);
-	store(to->bytes + to->size + to->width, last, to->width);
-	to->size += 2 * to->width;
+	store(to->lasts + width * to->count++, last, width);
 }
 
 /* The highest bit wins; bits 0 and 2 list, 1 and 3 exempt. */
@@ -115,28 +112,13 @@ static void sweep(const unsigned char *records, size_t count, struct ranges *to)
 	}
 }
 
-/* All first addresses, then all last ones. */
-static PyObject *halves(const struct ranges *ranges)
-{
-	PyObject *result = PyBytes_FromStringAndSize(NULL, ranges->size);
-	size_t width = ranges->width, i, count = ranges->size / (2 * width);
-	char *to;
-
-	if (!result)
-		return NULL;
-	to = PyBytes_AsString(result);
-	for (i = 0; i < 2 * count; i++)
-		memcpy(to + width * (i / 2 + i % 2 * count), ranges->bytes + width * i, width);
-	return result;
-}
-
 PyObject *native_flatten(PyObject *self, PyObject *args)
 {
 	struct ranges ranges = { 0 };
 	PyObject *array, *result;
 	unsigned char *records;
 	Py_ssize_t size;
-	size_t each, i;
+	size_t each, half, i;
 
 	if (!PyArg_ParseTuple(args, "O!i:flatten", &PyByteArray_Type, &array, &ranges.width))
 		return NULL;
@@ -149,14 +131,18 @@ PyObject *native_flatten(PyObject *self, PyObject *args)
 		if (records[i * each + ranges.width] > 8 * ranges.width ||
 		    past_prefix(records + i * each, ranges.width, records[i * each + ranges.width]))
 			return PyErr_Format(PyExc_ValueError, "a broken record at %zu", i * each);
-	/* Each network adds a range, and parts one at most. */
-	ranges.bytes = malloc((size / each + 1) * 4 * ranges.width);
-	if (!ranges.bytes)
-		return PyErr_NoMemory();
+	/* Each network adds a range, and parts one at most: so there is room for both halves at their longest. */
+	half = (size / each + 1) * 2 * ranges.width;
+	result = PyByteArray_FromStringAndSize(NULL, 2 * half);
+	if (!result)
+		return NULL;
+	ranges.firsts = (unsigned char *)PyByteArray_AsString(result);
+	ranges.lasts = ranges.firsts + half;
 	qsort(records, size / each, each, ranges.width == 4 ? compare4 : compare16);
 	sweep(records, size / each, &ranges);
-	result = halves(&ranges);
-	free(ranges.bytes);
+	memmove(ranges.firsts + ranges.count * ranges.width, ranges.lasts, ranges.count * ranges.width);
+	if (PyByteArray_Resize(result, 2 * ranges.count * ranges.width))
+		Py_CLEAR(result);
 	return result;
 }
 
