@@ -62,7 +62,16 @@ frames = st.sampled_from(
     ]
 )
 hosts = st.sampled_from(
-    ["ads.example", "24.0.2.0.192.rpz-ip", "x.rpz-nsdname", "192.0.2.1", "xn--p1ai", "a.xn--", "a.b2"]
+    [
+        "ads.example",
+        "24.0.2.0.192.rpz-ip",
+        "x.rpz-nsdname",
+        "192.0.2.1",
+        "xn--p1ai",
+        "a.xn--",
+        "a.b2",
+        "localhost.localdomain",
+    ]
 )
 lines = st.lists(pieces, max_size=6).map("".join) | st.builds(str.format, frames, hosts)
 texts = st.lists(lines, max_size=12).map("\n".join)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from listing import names, texts
 from strategies import FUZZ
 from tidewaiter.lists import FORMATS, CompiledList, ListError, NameEntry, Reader, domains, networks, reader
-from tidewaiter.lists.entry import SELF, LineError, Say
+from tidewaiter.lists.entry import LineError
 from tidewaiter.lists.formats import is_comment
 
 
@@ -39,8 +39,6 @@ def read_slowly(text: bytes, name: str) -> tuple[list[NameEntry], list[object], 
                 merged[entry.name] = merged.get(entry.name, 0) | entry.flags
             else:
                 records[entry.network.version] += networks.record(entry)
-    for exempt in form.exempt:
-        merged[exempt] = merged.get(exempt, 0) | Say.EXEMPT * SELF
     return [NameEntry(*pair) for pair in merged.items()], list(networks.build(records[4], records[6])), bad
 
 

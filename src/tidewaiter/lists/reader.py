@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tidewaiter.lists import _native, domains, networks
 from tidewaiter.lists.compiled import CompiledList, Counts
-from tidewaiter.lists.entry import SELF, Entry, LineError, ListError, NameEntry, Say
+from tidewaiter.lists.entry import Entry, LineError, ListError, NameEntry, Say
 from tidewaiter.lists.formats import Format, detect, is_comment
 from tidewaiter.lists.names import excerpt
 
@@ -66,8 +66,6 @@ class Reader:
             self._take(self._pending)
         self._judge(self._tolerated)
         form = self._chosen()
-        for name in form.exempt:
-            self._add(NameEntry(name, Say.EXEMPT * SELF))
         names, self._names = self._names, bytearray()
         try:
             return CompiledList(

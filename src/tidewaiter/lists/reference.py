@@ -18,7 +18,7 @@ Odd = list[tuple[int, int, int]]
 
 _64 = (1 << 64) - 1
 _BLANKS = b" \t"
-_TOP = re.compile(r"(?:^|\.)(?:[a-z]+|xn--[a-z0-9_-]+)$", re.IGNORECASE)
+_TOP = re.compile(r"(?:^|\.)(?:(?!localdomain$)[a-z]+|xn--[a-z0-9_-]+)$", re.IGNORECASE)
 
 
 def siphash(key: bytes, text: bytes) -> int:

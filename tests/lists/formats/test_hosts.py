@@ -15,7 +15,7 @@ from tidewaiter.lists.formats.hosts import parse
         ("127.0.0.1\tAds.Example.  # a comment", ["ads.example"]),
         (" ::1 a.example b.example", ["a.example", "b.example"]),
         (":: bücher.example", ["xn--bcher-kva.example"]),
-        ("127.0.0.1 localhost", []),
+        ("127.0.0.1 localhost localhost.localdomain", []),
         ("0.0.0.0 0.0.0.0", []),
         ("192.0.2.1 server.example", []),
         ("ff02::1 ip6-allnodes", []),

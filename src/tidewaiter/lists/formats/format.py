@@ -24,7 +24,7 @@ class Format:
     ``shapes`` are common lines with one name; their entries must be what the parser says. ``networks``: common
     lines are networks. ``comments`` make a line a comment as its first character, ``inline_comments`` begin one
     anywhere behind an entry. ``nearest``: of all that is said about a name and its zones, the nearest counts;
-    otherwise exceptions win. ``exempt``: names that are never listed.
+    otherwise exceptions win.
     """
 
     name: str
@@ -34,7 +34,6 @@ class Format:
     shapes: tuple[Shape, ...] = ()
     networks: bool = False
     nearest: bool = False
-    exempt: tuple[str, ...] = ()
 
 
 def is_comment(line: str, comments: str) -> bool:

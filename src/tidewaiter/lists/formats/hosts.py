@@ -36,7 +36,7 @@ def parse(line: str) -> list[NameEntry]:
             name = canonical(word)
         except ValueError as error:
             raise LineError(column, str(error)) from None
-        if "." in name:
+        if "." in name and name != "localhost.localdomain":
             entries.append(NameEntry(name, Say.LISTED * SELF))
     return entries
 
@@ -50,5 +50,4 @@ HOSTS = Format(
         (address + b" ", b"", Say.LISTED * SELF, False)
         for address in (b"0.0.0.0", b"127.0.0.1", b"::", b"::1")
     ),
-    exempt=("localhost.localdomain",),
 )

@@ -94,7 +94,7 @@ static int skip(struct span *rest, struct span pattern)
 }
 
 /* Steps over a host name; its length, or 0 for what is none, and for one whose last label is not one of a top-level
- * domain (letters, or xn--: RFC 3696 section 2): an address, or something with a meaning in its format. */
+ * domain (letters, or xn--: RFC 3696 section 2, and not localdomain): it may have a meaning in its format. */
 static size_t skip_name(struct span *rest, int single, unsigned char *name)
 {
 	size_t size = 0, label = 0, labels = 1;
@@ -118,7 +118,7 @@ static size_t skip_name(struct span *rest, int single, unsigned char *name)
 			return 0;
 		name[size++] = c;
 	}
-	if (!label || (!single && labels == 1))
+	if (!label || (!single && labels == 1) || (label == 11 && !memcmp(name + size - label, "localdomain", label)))
 		return 0;
 	return letters || (label > 4 && !memcmp(name + size - label, "xn--", 4)) ? size : 0;
 }
