@@ -9,19 +9,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from acceptance.harness import PYTHON, fill_makers, guard, rule, write
 from livelab import PATIENCE, Capture, eventually, left_of, scope_of
-from tidewaiter import Connection, Direction, Firewall, Policy, Verdict
+from tidewaiter import Connection, Direction, Ended, Firewall, Policy, Verdict
+from tidewaiter.driver.core import Event
 from tidewaiter.host import cgroup, namespace
+from tidewaiter.host.policy_maps import set_config
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.key import Protocol
 from tidewaiter.model.packet import Packet, TcpFlag
+from tidewaiter.service.engine import Counted
 
 pytestmark = pytest.mark.live
 
@@ -49,7 +53,7 @@ class Container:
 
     id: str
     network: Path
-    group: Path
+    group: Path | None
 
     def start(self, kind: str, to: str, timeout: float = PATIENCE) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SAY, kind, to, str(timeout)]
@@ -197,6 +201,30 @@ def test_a_container_that_cannot_be_noted_is_refused(
         assert firewall.statistics()["makers_full"] > 0
         others()
         assert container.say(kind, plan.ECHO.v4) == [None, "hello"]
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["a program's", "another host's"])
+@pytest.mark.parametrize("held", [True, False], ids=["held", "by the kernel"])
+def test_a_forwarded_connection_ends_once_with_its_totals(
+    world: World, name: str, container: Container, ours: bool, held: bool
+) -> None:
+    """By FIN both ways, whether or not we know its socket."""
+    seen: list[Event | Counted] = []
+    options: dict[str, Any] = {"listener": seen.append, "scope": scope_of(world), "name": name}
+    policy = ASK if held else Policy()
+    with Firewall(policy, decide=lambda _: Verdict.PERMANENT_ACCEPT, **options) as firewall:
+        if not ours:
+            assert firewall.engine._installed is not None
+            set_config(firewall.engine._installed.kernel, whole=True)
+        where = container if ours else replace(container, group=None)
+        for _ in range(2):
+            assert where.say("tcp", plan.ECHO.v4) == [None, "hello"]
+        eventually(lambda: sum(type(event) is Ended for event in seen) >= 2, "both ends", PATIENCE)
+        assert firewall.engine.driver.flows() == []
+    ended = [event.connection for event in seen if isinstance(event, Ended)]
+    assert [(one.direction, one.sent, one.received) for one in ended] == [(Direction.FORWARD, 5, 5)] * 2
+    assert [bool(one.process.pid) for one in ended] == [ours] * 2
+    assert len({one.id for one in ended}) == 2
 
 
 @KINDS

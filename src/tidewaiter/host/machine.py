@@ -306,6 +306,9 @@ class Machine:
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
         for flow in self._known.of_socket(record.cookie):
+            known = self.driver.find(flow)
+            if flow[records.PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
+                continue  # forwarded: it ends when both ends have said so, with all that was on its way
             actions += self._close(flow, self._records[flow], now)
         return actions
 

@@ -92,7 +92,9 @@ class VerdictCache:
         return 0, 0
 
     def forget(self, data: bytes) -> None:
-        """Clears away what the kernel keeps of a datagram flow that is over."""
+        """Clears away what the kernel keeps of a flow that is over."""
+        if data[records.CLOSING]:
+            return  # it ended of itself, and its verdict is for what may still come of it
         for key in _flow_keys(data):
             if data[_PROTOCOL] not in HAVE_CONNECTIONS:
                 known = self._flows.get(key)

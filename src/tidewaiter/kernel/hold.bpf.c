@@ -109,8 +109,21 @@ __noinline int tw_hold_other(struct tw_connection *seen, __u64 cookie, int incom
 	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
 }
 
+/* The end of a forwarded connection is told once, with its totals. Its verdict stays for what may still come of it. */
+static __always_inline void tw_see_end(struct tw_connection *flow, __u8 tcp_flags, __u8 side)
+{
+	if (flow->protocol != IPPROTO_TCP || !(tcp_flags & (TCP_FIN | TCP_RST)) || (flow->closing & TW_OVER))
+		return;
+	flow->closing |= side;
+	if (!(tcp_flags & TCP_RST) && flow->closing != (TW_FIN_SENT | TW_FIN_RECEIVED))
+		return;
+	flow->closing |= TW_OVER;
+	if (flow->flags & TW_REPORTED)
+		tw_emit(TW_EVENT_ENDED, flow);
+}
+
 /* A reply to a forwarded flow goes where that went: it is counted, and never held. */
-static __always_inline int tw_is_forwarded_reply(const struct tw_connection *seen, __u32 bytes, struct tw_flow_key *key)
+static __always_inline int tw_is_forwarded_reply(const struct tw_connection *seen, __u32 bytes, __u8 tcp_flags, struct tw_flow_key *key)
 {
 	struct tw_connection *flow;
 
@@ -123,20 +136,22 @@ static __always_inline int tw_is_forwarded_reply(const struct tw_connection *see
 	if (!flow || flow->direction != TW_FORWARD)
 		return 0;
 	__sync_fetch_and_add(&flow->received, bytes);
+	tw_see_end(flow, tcp_flags, TW_FIN_RECEIVED);
 	return 1;
 }
 
 /* A packet that comes through: of a guest, or of another host. */
-__noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, int opens)
+__noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 tcp_flags)
 {
 	struct tw_config *settings = tw_config();
 	struct tw_connection *flow, *guest;
 	struct tw_flow_key key;
-	int other;
+	int other, opens;
 
 	if (!settings || !seen)
 		return 0;
 	other = tw_is_other(seen->protocol);
+	opens = seen->protocol != IPPROTO_TCP || (tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	seen->namespace = TW_GUESTS;
 	tw_key_by_addresses(&key, seen);
 	guest = bpf_map_lookup_elem(&flows, &key);
@@ -145,12 +160,15 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, int op
 		__builtin_memcpy(&seen->owner, &guest->owner, sizeof(seen->owner));
 	}
 	seen->namespace = tw_namespace;
-	if (tw_is_forwarded_reply(seen, bytes, &key))
+	if (tw_is_forwarded_reply(seen, bytes, tcp_flags, &key))
 		return 0;
 	tw_key_by_addresses(&key, seen);
 	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow && opens && (flow->closing & TW_OVER))
+		flow = NULL; /* its ends are another's now */
 	if (flow && flow->epoch == settings->epoch && !other) {
 		__sync_fetch_and_add(&flow->sent, bytes);
+		tw_see_end(flow, tcp_flags, TW_FIN_SENT);
 		return tw_is_accept(flow->verdict) && !tw_is_temporary(flow->verdict) ? 0 : tw_hold(flow, seen);
 	}
 	if (!flow && !opens)
@@ -165,6 +183,7 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, int op
 		seen->sent = flow->sent;
 		seen->received = flow->received;
 		seen->flags = flow->flags;
+		seen->closing = flow->closing;
 	}
 	seen->sent += bytes;
 	tw_decide(seen, 1);
@@ -182,7 +201,7 @@ int tw_hold_through(struct __sk_buff *skb)
 
 	if (!tw_see(skb, &sight, 0) || (sight.control && tw_is_other(sight.ends.protocol)))
 		return 0;
-	return tw_hold_forwarded(&sight.ends, sight.payload, sight.ends.protocol != IPPROTO_TCP || (sight.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN);
+	return tw_hold_forwarded(&sight.ends, sight.payload, sight.tcp_flags);
 }
 
 /* The socket that a packet is known to belong to, 0 for none. A connection that is only waiting to be forgotten does not

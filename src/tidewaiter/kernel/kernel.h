@@ -22,7 +22,8 @@
 #define ETH_P_IP 0x0800
 #define TCP_TIME_WAIT 6 /* states: include/net/tcp_states.h */
 #define TCP_CLOSE 7
-#define TCP_SYN 2 /* flags: RFC 9293 §3.1 */
+#define TCP_FIN 1 /* flags: RFC 9293 §3.1 */
+#define TCP_SYN 2
 #define TCP_RST 4
 #define TCP_ACK 16
 

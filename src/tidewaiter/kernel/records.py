@@ -81,6 +81,7 @@ OPENED = _span("opened", "opened", 8)
 EPOCH = _span("epoch", "epoch", 4)
 HOME = CONNECTION.offset("home")
 FLAGS = CONNECTION.offset("flags")
+CLOSING = CONNECTION.offset("closing")
 _RULE_TO_TIER = _span("rule", "tier", 1)
 _ANSWER = struct.Struct("<IBB")
 EVENT_KIND = EVENT.offset("kind")
@@ -127,7 +128,7 @@ class Record(NamedTuple):
     local_port: int
     remote_port: int
     home: int
-    unused: int = 0
+    closing: int = 0
 
 
 class Event(NamedTuple):

@@ -51,6 +51,13 @@ enum tw_flag {
 	TW_ADOPTED = 64,   /* it was open before us */
 };
 
+/* What has been seen of the end of a forwarded connection, which no socket here tells. */
+enum tw_closing {
+	TW_FIN_SENT = 1,
+	TW_FIN_RECEIVED = 2,
+	TW_OVER = 4, /* both, or RST: told */
+};
+
 /* Who: filled in the context of the program itself. */
 struct tw_owner {
 	__u64 started; /* task_struct.start_boottime of the thread group leader, ns */
@@ -86,7 +93,7 @@ struct tw_connection {
 	__u16 local_port;  /* host order, as all ports here */
 	__u16 remote_port;
 	__u8 home;
-	__u8 unused;
+	__u8 closing; /* forwarded TCP only: enum tw_closing */
 };
 
 struct tw_flow_key {
