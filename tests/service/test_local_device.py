@@ -31,6 +31,7 @@ from tidewaiter.protocol.stream import InfoDecoder
 from tidewaiter.service.device import DeviceServer
 from tidewaiter.service.engine import Settings
 from tidewaiter.service.local_device import Device
+from tidewaiter.service.remote_device import RemoteDevice
 
 ECHO = (plan.ECHO.v4, 7)
 
@@ -66,7 +67,7 @@ def in_thread(function: Callable[[], None]) -> Future[None]:
 class Reader:
     """Reads infos in the thread that asks."""
 
-    def __init__(self, device: Device, size: int = 1 << 16) -> None:
+    def __init__(self, device: Device | RemoteDevice, size: int = 1 << 16) -> None:
         self._device, self._size = device, size
         self._decoder = InfoDecoder()
         self._infos: list[Info | Skipped] = []

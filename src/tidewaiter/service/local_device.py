@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ from tidewaiter.protocol.command import Shutdown
 from tidewaiter.protocol.errors import CommandError
 from tidewaiter.service.engine import Settings
 from tidewaiter.service.owned import OwnedDriver
+from tidewaiter.service.remote_device import RemoteDevice
 
 
 class Device:
@@ -61,6 +63,14 @@ class Device:
             if found is None or not found.alive:
                 raise
             raise OSError(errno.EBUSY, str(error)) from error
+
+    @staticmethod
+    def connect(path: str | Path) -> RemoteDevice:
+        """The device of a driver in another process: ``tidewaiter driver --device PATH``. Raises OSError (EBUSY, say).
+
+        It is read and written as this one; `payload` and `statistics` stay with that driver.
+        """
+        return RemoteDevice(path)
 
     def read(self, size: int) -> bytes:
         """From 1 to ``size`` bytes of infos, as soon as there are any: several infos, or a part of one.

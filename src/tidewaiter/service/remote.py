@@ -25,6 +25,7 @@ from tidewaiter.policy.document import Policy
 from tidewaiter.service.device import DeviceError
 from tidewaiter.service.engine import Listener, Settings
 from tidewaiter.service.owner import Owner
+from tidewaiter.service.remote_device import become_owner, reach
 
 log = logging.getLogger("tidewaiter")
 
@@ -66,19 +67,10 @@ class RemoteEngine:
 
     def start(self) -> None:
         """Becomes the owner of the device. Raises DeviceError."""
-        self._device = self._connect()
         try:
-            self._device.sendall(self._owner.commands())
-            data = self._device.recv(_CHUNK)
-        except TimeoutError:
-            raise self._failed(f"the driver at {self._path} does not answer") from None
-        except ConnectionError:
-            data = b""
-        if not data:
-            raise self._failed(
-                f"the driver at {self._path} does not let us own it: it has another owner, "
-                f"or its --access leaves {_user()} out"
-            )
+            self._device, data = become_owner(self._path, self._owner.commands())
+        except OSError as error:
+            raise DeviceError(error.strerror) from error
         self._owner.receive(data, time.monotonic_ns())
         self._wake = Wake()
         self._thread = threading.Thread(target=self._run, name="tidewaiter-owner", daemon=True)
@@ -200,24 +192,10 @@ class RemoteEngine:
             self._owner.load(self._policies.popleft())
 
     def _connect(self) -> socket.socket:
-        device = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        device.settimeout(_PATIENCE)
         try:
-            device.connect(str(self._path))
+            return reach(self._path)
         except OSError as error:
-            device.close()
-            if isinstance(error, PermissionError):
-                reason = f"{_user()} may not connect to {self._path}: see --access of its driver"
-            elif isinstance(error, FileNotFoundError | ConnectionRefusedError):
-                reason = f"no driver serves {self._path}: start one with `tidewaiter driver`"
-            else:
-                reason = f"{self._path} cannot be reached: {error.strerror or error}"
-            raise DeviceError(reason) from error
-        return device
-
-    def _failed(self, reason: str) -> DeviceError:
-        self._device.close()
-        return DeviceError(reason)
+            raise DeviceError(error.strerror) from error
 
     def _warn(self, policy: Policy) -> None:
         named = [rule.name for rule in policy.rules if rule.programs]
