@@ -272,13 +272,72 @@ def test_an_update_of_nothing_is_logged(world: World, path: Path) -> None:
 
 
 def test_a_cleared_cache_asks_about_live_connections(world: World, agent: Agent, path: Path) -> None:
+    """All of them, and once: the new verdict is kept as the first one was."""
     with owned(world, path) as owner:
-        trying = agent.start("tcp", ECHO, say="hello")
-        owner.answer(Verdict.PERMANENT_ACCEPT)
-        made = trying.result(PATIENCE)
+        made = []
+        for to in (ECHO, ECHO6):
+            trying = agent.start("tcp", to, say="hello")
+            owner.answer(Verdict.PERMANENT_ACCEPT)
+            made.append(trying.result(PATIENCE))
         owner.obeyed(ClearCache())
-        again = agent.start("say", of=made.id, say="again")
-        assert owner.answer(Verdict.PERMANENT_ACCEPT)[0].local_port == made.port
+        for one in made:
+            again = agent.start("say", of=one.id, say="again")
+            assert owner.answer(Verdict.PERMANENT_ACCEPT)[0].local_port == one.port
+            assert again.result(PATIENCE).heard == "again"
+        assert [agent.do("say", of=one.id, say="more").heard for one in made] == ["more", "more"]
+        assert owner.silent()
+
+
+@KINDS
+@pytest.mark.parametrize(
+    "verdict", [Verdict.UNDETERMINABLE, Verdict.FAILED], ids=lambda verdict: verdict.name
+)
+def test_what_cannot_be_known_is_refused_for_good(
+    world: World, agent: Agent, path: Path, kind: str, verdict: Verdict
+) -> None:
+    """portmaster-kext section 2.2.3: as a permanent block, and nobody is asked again."""
+    with owned(world, path) as owner, capture_at(world) as capture:
+        trying = agent.start(kind, ECHO, say="hello")
+        owner.answer(verdict)
+        assert trying.result(PATIENCE).error == "ConnectionRefusedError"
+        if kind == "udp":
+            assert agent.do("say", of=1, say="again", timeout=1).error is not None
+        assert owner.silent()
+        assert capture.to_port(7) == []
+
+
+@BOTH
+@pytest.mark.parametrize("verdict", [Verdict.PERMANENT_ACCEPT, Verdict.PERMANENT_DROP])
+def test_a_fragmented_datagram_is_one_question(
+    world: World, agent: Agent, path: Path, to: tuple[str, int], verdict: Verdict
+) -> None:
+    """portmaster-kext section 2.3.1; of a refused one no fragment leaves."""
+    with owned(world, path) as owner, capture_at(world) as capture:
+        trying = agent.start("udp", to, say="x" * 4000, timeout=1 if verdict.passes is False else PATIENCE)
+        (asked,) = owner.answer(verdict)
+        assert (asked.protocol, asked.remote_port) == (17, 7)
+        made = trying.result(PATIENCE)
+        assert made.heard == "x" * 4000 * verdict.passes
+        assert owner.silent()
+        sent = [one for one in capture.packets() if str(one.destination) == to[0] and one.protocol == 17]
+        assert len(sent) > 1 if verdict.passes else sent == []
+
+
+def test_the_oldest_question_gives_way(world: World, agent: Agent, path: Path) -> None:
+    """portmaster-kext section 2.5, on the live kernel: the packet is dropped, and its connection asked about again."""
+    with serving(world, path, held=2) as server, Owner(path) as owner:
+        owner.obeyed()
+        trying, asked = [], []
+        for text in ("one", "two", "three"):
+            trying.append(agent.start("udp", ECHO, say=text, timeout=6))
+            asked.append(owner.next(ConnectionInfo))
+        assert server.engine.statistics()["gave_way"] == 1
+        for one in asked:  # the first id is known no more
+            owner.send(VerdictCommand(one.id, Verdict.PERMANENT_ACCEPT))
+        results = [one.result(PATIENCE) for one in trying]
+        assert [result.error for result in results] == ["TimeoutError", None, None]
+        again = agent.start("say", of=1, say="again", timeout=PATIENCE)
+        owner.answer(Verdict.PERMANENT_ACCEPT)
         assert again.result(PATIENCE).heard == "again"
 
 
@@ -352,7 +411,9 @@ sys.exit(any(kind in (1, 2) for kind in data[:1]))
     with serving(world, path) as server:
         owner = world.popen([sys.executable, "-c", code])
         assert owner.wait(PATIENCE) == 0
-        assert server.engine.statistics()["timed_out"] == 0
+        found = server.engine.statistics()
+        assert (found["held"], found["timed_out"]) == (0, 0)
+        assert found["kernel_held"] >= 20, "each was answered on sight"
 
 
 @pytest.mark.parametrize("bad", [b"\x63", b"\xff" * 100])
