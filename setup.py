@@ -1,4 +1,4 @@
-"""Builds the two parts of Tidewaiter that are written in C; everything else is in pyproject.toml.
+"""Builds the parts of Tidewaiter that are written in C; everything else is in pyproject.toml.
 
 1. The eBPF objects. Each ``src/tidewaiter/kernel/X.bpf.c`` becomes ``X.bpf.o`` in the package. A source
    that is needed in several variants names them, one line each, and becomes one object for each line::
@@ -7,8 +7,8 @@
        /* build: enforce -DENFORCE */        -> X.enforce.bpf.o
 
    Objects do not depend on the machine's kernel (CO-RE), so that a wheel carries them ready made.
-2. The extensions ``tidewaiter.kernel._native`` and ``tidewaiter.lists._native``, each from the ``native/*.c`` of
-   its package, against the limited API of Python 3.11: one wheel serves every later version.
+2. The extensions: ``tidewaiter.X._native`` from ``src/tidewaiter/X/native/*.c``, against the limited API of
+   Python 3.11: one wheel serves every later version.
 """
 
 from __future__ import annotations
@@ -115,24 +115,23 @@ class BuildBPF(Command):
 build.sub_commands = [("build_bpf", None), *build.sub_commands]
 
 
-def extension(package: str) -> Extension:
-    """The native module of a package."""
-    folder = Path("src/tidewaiter", package)
+def extension(folder: Path) -> Extension:
+    """The native module of the package that ``folder`` is in."""
     return Extension(
-        f"tidewaiter.{package}._native",
-        sources=sorted(map(str, folder.glob("native/*.c"))),
-        depends=sorted(str(path) for pattern in ("*.h", "native/*.h") for path in folder.glob(pattern)),
-        include_dirs=[str(folder)],
+        f"tidewaiter.{folder.parent.name}._native",
+        sources=sorted(map(str, folder.glob("*.c"))),
+        depends=[*paths("*.h"), *map(str, folder.glob("*.h"))],
+        include_dirs=[str(folder.parent)],
         define_macros=[("Py_LIMITED_API", "0x030b0000")],
         extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wextra"],
         py_limited_api=True,
     )
 
 
-natives = [found for found in map(extension, ("kernel", "lists")) if found.sources]
+native = [extension(folder) for folder in sorted(SOURCE.parent.glob("*/native"))]
 
 setup(
     cmdclass={"build_bpf": BuildBPF},
-    ext_modules=natives,
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if natives else {},
+    ext_modules=native,
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if native else {},
 )

@@ -1,5 +1,8 @@
 """The device: how long a program waits for its connection when the owner is in another process, beside `decide` in this
-one; and what a hundred thousand cached connections take.
+one.
+
+Each connect() is held, its owner is told, the verdict comes back, and the packet is released: by one way and the other
+in turn, several rounds; the ratios are medians of those of the rounds.
 """
 
 from __future__ import annotations
@@ -10,15 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 
 from harness import PORT, SERVER, medians, numbers, percentile, ratio, rounds, save, server, show, world
 
-from tidewaiter import Connection, Direction, Firewall, Process, Protocol, Scope, Verdict
-from tidewaiter.driver.core import Driver
+from tidewaiter import Connection, Firewall, Scope, Verdict
 from tidewaiter.lab.world import World
-from tidewaiter.model.key import ConnectionKey
 from tidewaiter.protocol.command import VerdictCommand, encode
 from tidewaiter.protocol.info import ConnectionInfo
 from tidewaiter.protocol.stream import InfoDecoder
@@ -26,7 +26,6 @@ from tidewaiter.service.device import DeviceServer
 from tidewaiter.service.engine import Settings
 
 CONNECTS = 1500
-CONNECTIONS = 100_000
 
 
 def accept(_: Connection) -> Verdict:
@@ -73,36 +72,8 @@ def own(path: str) -> None:
             device.sendall(b"".join(answers))
 
 
-def memory() -> dict[str, float]:
-    """MB that the driver's caches take for so many connections, in a process of its own."""
-    done = subprocess.run([sys.executable, __file__, "memory"], capture_output=True, text=True, check=True)
-    rest, full = map(float, done.stdout.split())
-    return {"rest": rest, "full": full}
-
-
-def fill() -> None:
-    """Prints how much memory this process takes, in MB, without and with the connections."""
-
-    def resident() -> float:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGESIZE") / 1e6
-
-    driver, curl = Driver(connections=CONNECTIONS), Process(4242, path="/usr/bin/curl")
-    here = ip_address("192.0.2.1")
-    before = resident()
-    for number in range(CONNECTIONS):
-        there = ip_address(0x0A000000 + number)
-        key = ConnectionKey(Protocol.TCP, here, 1024 + number % 60000, there, 443, 1)
-        connection = Connection(
-            0, key, Direction.OUT, curl, Verdict.PERMANENT_ACCEPT, opened=number, cookie=number
-        )
-        driver.decided(number.to_bytes(42, "little"), connection, number)
-        driver.events()
-    print(before, resident())
-
-
 def main() -> None:
-    """Two ways in turn, then memory."""
+    """Two ways in turn."""
     ways = {"decide, in process": in_process, "owner, by device": by_device}
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in ways}
     with world() as (made, load), server(made, load, "accept"):
@@ -121,21 +92,12 @@ def main() -> None:
     ratios = {figure: ratio(figures, figure, remote, direct) for figure in ("p50", "p99")}
     rows.append(("ratio", *(f"{ratios[figure]:.2f}" for figure in ("p50", "p99"))))
     show("connect() with a question, microseconds", ("who answers", "p50", "p99"), rows)
-    used = memory()
-    taken = used["full"] - used["rest"]
-    show(
-        "the driver's caches",
-        ("connections", "MB over rest"),
-        [(f"{CONNECTIONS:,}", f"{taken:.1f}")],
-    )
-    save("device", {"microseconds": middle, "ratio": ratios, "connections": CONNECTIONS, "megabytes": taken})
+    save("device", {"microseconds": middle, "ratio": ratios})
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["owner", path]:
             own(path)
-        case ["memory"]:
-            fill()
         case _:
             main()

@@ -51,6 +51,23 @@ def test_when_it_is_full_the_first_one_must_give_way() -> None:
     assert cache.add(C, connection(), 4) == B, "which came last"
 
 
+@pytest.mark.parametrize("ahead", [1, 3, 1024])
+def test_the_oldest_gives_way_however_many_have_left(monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+    monkeypatch.setattr(module, "_AHEAD", ahead)
+    cache, model = ConnectionCache(5), list[bytes]()
+    for number in range(200):
+        flow = b"%d" % (number * 7 % 13)
+        if number % 5 == 4 and model:
+            cache.remove(model.pop(number % len(model)))
+        model = [one for one in model if one != flow] + [flow]
+        oldest = cache.add(flow, connection(), number)
+        assert oldest == (model[0] if len(model) > 5 else None)
+        if oldest is not None:
+            cache.remove(oldest)
+            del model[0]
+        assert [flow for flow, _ in cache.open()] == model
+
+
 def test_the_ended_stay_for_a_minute() -> None:
     cache = filled(A, B)
     assert list(cache.end(A, 5)) == []
@@ -108,6 +125,15 @@ def test_never_while_its_socket_lives(one: Connection, lives: bool) -> None:
     cache.add(A, one, 1)
     assert cache.idle(1 + KEEP_IDLE) == ([] if lives else [A])
     assert list(cache.deadlines()) == ([] if lives else [1 + KEEP_IDLE])
+
+
+def test_what_has_come_in_has_its_socket_once_it_is_established() -> None:
+    cache = ConnectionCache()
+    cache.add(A, connection(direction=Direction.IN), 1)
+    cache.add(B, connection(cookie=0), 2)
+    assert [cache.establish(flow, 7) for flow in (A, A, B)] == [True, False, True]
+    assert (cache[A].established, cache[B].established) == (7, 7)
+    assert list(cache.used) == [B]
 
 
 def test_one_that_got_its_socket_later_is_not_idle() -> None:

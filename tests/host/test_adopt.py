@@ -24,7 +24,7 @@ from tidewaiter.kernel.records import Flag, Home, Record
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Tier
-from tidewaiter.model.key import Direction
+from tidewaiter.model.key import Direction, address
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy
 from tidewaiter.service.engine import Counted
@@ -70,7 +70,7 @@ def test_an_open_connection_goes_on_with_its_owner(
         assert record.uid == os.getuid()
         assert (record.local_port, record.remote_port) == (opened.port, 7)
         assert (record.protocol, record.family) == (6 if kind == "tcp" else 17, 4 if to is ECHO else 6)
-        assert records.key(record).remote_endpoint.rpartition(":")[0].strip("[]") == to[0]
+        assert str(address(record.remote, record.family)) == to[0]
         assert record.verdict == Verdict.PERMANENT_ACCEPT
         assert record.direction == Direction.OUT
         assert record.flags == Flag.CONNECTED | Flag.ADOPTED | Flag.REPORTED

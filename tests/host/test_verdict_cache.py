@@ -64,7 +64,7 @@ class Cache:
         return self.kernel.map("flows")
 
     def write(self, data: bytes) -> None:
-        connection = Connection(0, records.key(records.unpack(data)), Direction.OUT, UNKNOWN)
+        connection = Connection(0, data[records.FLOW], Direction.OUT, UNKNOWN)
         connection.rule, connection.tier = "web", Tier.PYTHON
         self.cache.write(data, connection, Verdict.PERMANENT_DROP, {"web": 2})
 

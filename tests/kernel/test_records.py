@@ -14,7 +14,7 @@ from tidewaiter.host.queue import flow_of
 from tidewaiter.kernel import _native, records
 from tidewaiter.kernel.records import Event, EventKind, Flag, Home, Record
 from tidewaiter.model.connection import Tier
-from tidewaiter.model.key import Address, Direction
+from tidewaiter.model.key import Address, ConnectionKey, Direction, address
 from tidewaiter.model.packet import build_udp, parse_packet
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
@@ -77,24 +77,25 @@ def test_an_event_carries_a_connection(record: Record, kind: EventKind, time: in
 
 @given(pairs_of_addresses())
 def test_addresses_come_back_as_they_were(addresses: tuple[Address, Address]) -> None:
-    for address in addresses:
-        data = records.address_bytes(address)
+    for one in addresses:
+        data = records.address_bytes(one)
         assert len(data) == 16
-        assert records.address(data, address.version) == address
+        assert address(data, one.version) == one
 
 
 def test_an_ipv4_address_takes_the_first_four_bytes() -> None:
     assert records.address_bytes(IPv4Address("192.0.2.1")) == b"\xc0\0\2\1" + bytes(12)
-    assert records.address(b"\xc0\0\2\1" + bytes(12), 4) == IPv4Address("192.0.2.1")
-    assert records.address(bytes(15) + b"\1", 6) == IPv6Address("::1")
+    assert address(b"\xc0\0\2\1" + bytes(12), 4) == IPv4Address("192.0.2.1")
+    assert address(bytes(15) + b"\1", 6) == IPv6Address("::1")
 
 
 @given(drawn())
 def test_the_model_says_the_same(record: Record) -> None:
     process = Process(pid=record.pid, path="/bin/x")
     names = tuple(f"rule {number}" for number in range(100))
-    found = records.connection(record, process, names)
-    assert found.key == records.key(record)
+    flow = pack(record)[records.FLOW]
+    found = records.connection(flow, record, process, names)
+    assert found.flow is flow
     assert (found.key.protocol, found.key.namespace) == (record.protocol, record.namespace)
     assert (found.key.local_port, found.key.remote_port) == (record.local_port, record.remote_port)
     assert records.address_bytes(found.key.local) == record.local
@@ -108,6 +109,17 @@ def test_the_model_says_the_same(record: Record) -> None:
     assert (found.opened, found.established, found.ended) == (record.opened, record.established, 0)
     assert (found.sent, found.received, found.cookie) == (record.sent, record.received, record.cookie)
     assert found.id == 0
+
+
+@given(drawn())
+def test_of_a_connection_its_ends_and_its_socket_are_put_together_again(record: Record) -> None:
+    data = pack(record)
+    found = records.of_connection(records.connection(data[records.FLOW], record, UNKNOWN))
+    assert len(found) == records.CONNECTION_SIZE
+    for part in (records.FLOW, records.COOKIE):
+        assert found[part] == data[part]
+    assert records.ends_with_socket(found) == records.ends_with_socket(data)
+    assert records.key_by_peer(records.unpack(found)) == records.key_by_peer(record)
 
 
 @given(packets(), st.integers(0, 2**32 - 1), st.booleans())
@@ -135,7 +147,8 @@ def test_a_packets_flow_is_that_of_its_connection(made: Made, namespace: int, in
     data = pack(record)
     assert found == data[records.FLOW]
     unknown = records.connection_of_packet(parse_packet(made.data), incoming, namespace)
-    assert unknown.key == records.key(record)
+    assert unknown.flow == found
+    assert unknown.key == ConnectionKey.unpack(found)
     assert unknown.process is UNKNOWN
     assert unknown.direction == (Direction.IN if incoming else Direction.OUT)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from ipaddress import ip_address
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from strategies import pairs_of_addresses, ports
 from tidewaiter.model.key import (
+    PROTOCOL,
     Address,
     ConnectionKey,
     Direction,
@@ -111,3 +113,20 @@ def test_a_port_has_sixteen_bits(port: int) -> None:
 def test_both_ends_are_of_one_family() -> None:
     with pytest.raises(ValueError, match="two address families"):
         ConnectionKey(Protocol.TCP, V4[0], 1, V6[0], 2)
+
+
+@given(pairs_of_addresses(), ports, ports, st.integers(0, 255), st.integers(0, 2**32 - 1))
+def test_a_key_comes_back_from_its_bytes(
+    pair: tuple[Address, Address], here: int, there: int, protocol: int, namespace: int
+) -> None:
+    key = ConnectionKey(protocol, pair[0], here, pair[1], there, namespace)
+    data = key.pack()
+    assert (len(data), data[PROTOCOL]) == (42, protocol)
+    assert ConnectionKey.unpack(data) == key
+    assert type(ConnectionKey.unpack(data)) is ConnectionKey
+
+
+@pytest.mark.parametrize("change", [{"protocol": 256}, {"namespace": 1 << 32}])
+def test_what_has_no_room_in_the_bytes(change: dict[str, int]) -> None:
+    with pytest.raises(struct.error):
+        ConnectionKey(6, V4[0], 1, V4[1], 2)._replace(**change).pack()  # type: ignore[arg-type]

@@ -44,10 +44,7 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def a_connection(**fields: Any) -> Connection:
-    connection = Connection(3, KEY, Direction.OUT, CURL, opened=BEGAN)
-    for name, value in fields.items():
-        setattr(connection, name, value)
-    return connection
+    return replace(Connection(3, KEY, Direction.OUT, CURL, opened=BEGAN), **fields)
 
 
 def accepted(**fields: Any) -> Connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Direction, Protocol
@@ -21,6 +21,9 @@ KEEP_ENDED = 60_000_000_000
 
 ENDED_CAPACITY = 4096
 """How many ended connections are kept; with more of them in a minute, the oldest go sooner."""
+
+_AHEAD = 1024
+"""How many of the oldest are looked up at once: a dict passes over all that have left it to find its first."""
 
 KEEP_IDLE = 600_000_000_000
 """How long a connection without a socket stays open when nothing is heard of it, in nanoseconds."""
@@ -34,7 +37,8 @@ class ConnectionCache:
         if capacity < 1:
             raise ValueError(f"a connection cache knows at least one connection, not {capacity}")
         self.capacity = capacity
-        self._connections: OrderedDict[bytes, Connection] = OrderedDict()
+        self._connections: dict[bytes, Connection] = {}  # in order too, and 85 bytes a connection smaller
+        self._oldest: deque[tuple[bytes, Connection]] = deque()
         self.get = self._connections.get
         """The connection of a flow, or None."""
         self._numbers = itertools.count(1)
@@ -70,7 +74,26 @@ class ConnectionCache:
         self._connections[flow] = connection
         if connection.direction is not _OUT or not connection.cookie:
             self.used[flow] = now
-        return next(iter(self._connections)) if len(self._connections) > self.capacity else None
+        return self._first() if len(self._connections) > self.capacity else None
+
+    def _first(self) -> bytes:
+        while True:
+            while self._oldest:
+                flow, connection = self._oldest[0]
+                if self._connections.get(flow) is connection:
+                    return flow
+                self._oldest.popleft()
+            self._oldest.extend(islice(self._connections.items(), _AHEAD))
+
+    def establish(self, flow: bytes, now: int) -> bool:
+        """The other end has answered; whether that is new. What came in has a socket of its own from now on."""
+        connection = self._connections[flow]
+        if connection.established:
+            return False
+        connection.established = now
+        if _has_socket(connection):
+            self.used.pop(flow, None)
+        return True
 
     def use(self, flow: bytes, now: int) -> None:
         """Something was heard of one that is in `used`."""
@@ -121,12 +144,12 @@ class ConnectionCache:
         return f"{still_open} open and {len(self) - still_open} ended of {self.capacity}"
 
 
-_OUT = Direction.OUT
+_OUT, _TCP = Direction.OUT, int(Protocol.TCP)
 
 
 def _has_socket(connection: Connection) -> bool:
     """Whether the kernel will tell of its end. What comes in by TCP has but its listener's socket until it is
     established.
     """
-    waits = connection.key.protocol == Protocol.TCP and connection.direction is not _OUT
+    waits = connection.protocol == _TCP and connection.direction is not _OUT
     return connection.cookie != 0 and not (waits and not connection.established)

@@ -183,11 +183,9 @@ class Driver:
 
     def established(self, flow: bytes, now: int) -> None:
         """The other end has answered."""
-        if Step.TELL_ESTABLISHED in STEPS[self.state(flow)][Happening.ESTABLISHED]:
-            connection = self._connections[flow]
-            if not connection.established:
-                connection.established = now
-                self._tell(Established(connection))
+        steps = STEPS[self.state(flow)][Happening.ESTABLISHED]
+        if Step.TELL_ESTABLISHED in steps and self._connections.establish(flow, now):
+            self._tell(Established(self._connections[flow]))
 
     def counted(self, flow: bytes, sent: int, received: int) -> Connection | None:
         """Totals so far, payload bytes. Returns the connection if it is known and has moved."""
@@ -298,6 +296,11 @@ class Driver:
     def find(self, flow: bytes) -> Connection | None:
         """The connection of a flow, if it is known."""
         return self._connections.get(flow)
+
+    def find_open(self, flow: bytes) -> Connection | None:
+        """The same, if it has not ended."""
+        known = self._connections.get(flow)
+        return None if known is None or known.ended else known
 
     def flows(self) -> list[tuple[bytes, Connection]]:
         """Every connection that has not ended, oldest first."""

@@ -22,7 +22,7 @@ from tidewaiter.kernel import records
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.records import Flag, Home
 from tidewaiter.kernel.totals import Totals
-from tidewaiter.model.key import Protocol
+from tidewaiter.model.key import Protocol, address
 
 log = logging.getLogger("tidewaiter")
 
@@ -70,7 +70,7 @@ class Cutter:
         record = records.unpack(data)
         if record.home not in _IN_A_SOCKET or record.protocol not in _CONNECTS or not record.cookie:
             return False
-        local, remote = (records.address(end, record.family) for end in (record.local, record.remote))
+        local, remote = (address(end, record.family) for end in (record.local, record.remote))
         ends = local, record.local_port, remote, record.remote_port
         wanted = OpenSocket(record.protocol, State.ESTABLISHED, *ends, record.cookie, 0, 0)
         try:

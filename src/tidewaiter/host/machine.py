@@ -31,7 +31,7 @@ from tidewaiter.kernel.records import EventKind, Home, Record
 from tidewaiter.kernel.ring import Ring
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import HAVE_CONNECTIONS, Protocol
+from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, Protocol
 from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 
@@ -99,8 +99,7 @@ class Machine:
         self._poll.register(self._wake.fileno(), select.EPOLLIN)
         for queue in self._queues:
             self._poll.register(queue.fileno(), select.EPOLLIN)
-        self._known = Known()
-        self._records = self._known.data
+        self._known = Known(driver.find)
         self._held: dict[bytes, tuple[bytes, int]] = {}
         self._backlog: list[bytes] = []
         self._sighted: dict[bytes, _Sighted] = {}
@@ -155,17 +154,14 @@ class Machine:
                     verdict = connection.verdict
                 else:
                     data, since = self._held.pop(flow, (None, now))
-                    if (
-                        data is None
-                        or flow in self._records
-                        or flow[records.PROTOCOL] not in HAVE_CONNECTIONS
-                    ):
+                    known = data is None or self.driver.find_open(flow) is not None
+                    if known or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS:
                         actions += self._hold((number, packet), hook, flow, data, payload, since)
                         continue
-                    connection = self._connection(data)
+                    connection = self._connection(flow, data)
                     judged = judge(connection)
                     if judged is None or not judged.permanent:
-                        self._known.put(flow, data)
+                        self._known.ask(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
                         continue
@@ -198,7 +194,7 @@ class Machine:
             self._next_look = now + _ROUND
             for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
                 actions += self._over(flow, *self._closed.pop(flow))
-        self._known.trim(lambda name: self.driver.find(name) is not None)
+        self._known.trim()
         return actions
 
     def _clear_lost(self, now: int) -> None:
@@ -230,7 +226,7 @@ class Machine:
         now = time.monotonic_ns()
         for data in open_connections(self.installed.kernel, self._totals):
             flow = data[records.FLOW]
-            connection = self._connection(data)
+            connection = self._connection(flow, data)
             if connection.verdict.decided:
                 self._known.put(flow, data)
                 actions += self.driver.decided(flow, connection, now)
@@ -251,7 +247,7 @@ class Machine:
             if kind != _HELD:
                 self._backlog.append(data)
                 continue
-            if flow in self._records or flow in self._sighted:
+            if flow in self._sighted or self.driver.find_open(flow) is not None:
                 actions += self.settle()  # its addresses were another's, whose end may be here
             if len(self._held) >= _KEPT:  # packets that never came: dropped on their way to us
                 self._held.clear()
@@ -264,19 +260,20 @@ class Machine:
             return self._released(records.unpack(data), now)
         flow = data[records.FLOW]
         if kind == EventKind.ESTABLISHED:
-            known = self.driver.find(flow)
-            if known is not None and flow in self._records:  # what came in has its own socket now
-                known.cookie = int.from_bytes(data[records.COOKIE], "little")
+            known = self.driver.find_open(flow)
+            if known is not None:  # what came in has its own socket now
                 self._known.put(flow, data)
+                known.cookie = int.from_bytes(data[records.COOKIE], "little")
             self.driver.established(flow, now)
             return []
         if kind == EventKind.ENDED:
             return self._close(flow, data, now)
-        connection = self._connection(data)
-        whole = int(connection.key.local) and (connection.key.local_port or not connection.remembers)
-        if connection.verdict is Verdict.PERMANENT_BLOCK and not whole:
-            return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
         name = records.name(data)
+        connection = self._connection(name, data)
+        if connection.verdict is Verdict.PERMANENT_BLOCK:
+            key = connection.key
+            if not int(key.local) or (not key.local_port and connection.remembers):
+                return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
         self._known.put(name, data)
         return self.driver.decided(name, connection, now)
 
@@ -286,8 +283,8 @@ class Machine:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
             name = records.name(data)
-            self._known.put(name, data)
-            return self.driver.packet(name, self._connection(data), token, payload, now)
+            self._known.ask(name, data)
+            return self.driver.packet(name, self._connection(name, data), token, payload, now)
         known = self.driver.find(flow)
         if known is None and (data := self._questions.search(flow)):
             return self._hold(token, hook, flow, data, payload, now)
@@ -299,17 +296,18 @@ class Machine:
             known = records.connection_of_packet(packet, hook == Hook.LOCAL_IN, token[0] + 1)
         return self.driver.packet(flow, known, token, payload, now)
 
-    def _connection(self, data: bytes) -> Connection:
+    def _connection(self, name: bytes, data: bytes) -> Connection:
         record = records.unpack(data)
-        return records.connection(record, self._owners.of(record), self._rule_names)
+        return records.connection(records.flow_of(name), record, self._owners.of(record), self._rule_names)
 
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
         for flow in self._known.of_socket(record.cookie):
             known = self.driver.find(flow)
-            if flow[records.PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
+            if flow[PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
                 continue  # forwarded: it ends when both ends have said so, with all that was on its way
-            actions += self._close(flow, self._records[flow], now)
+            if data := self._known.get(flow):
+                actions += self._close(flow, data, now)
         return actions
 
     def _waited_for(self, flow: bytes) -> bool:
@@ -317,13 +315,13 @@ class Machine:
 
     def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
         """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
-        if flow[records.PROTOCOL] != Protocol.TCP and self._waited_for(flow):
+        if flow[PROTOCOL] != Protocol.TCP and self._waited_for(flow):
             self._closed[flow] = data, now
             return []
         return self._over(flow, data, now)
 
     def _over(self, flow: bytes, data: bytes, now: int) -> list[Action]:
-        if flow not in self._records and self.driver.find(flow) is None:
+        if self.driver.find(flow) is None and self._known.get(flow) is None:
             self._verdicts.forget_question(data)  # its packet was dropped on its way: nobody has heard of it
             return []
         record = records.unpack(data)
@@ -353,12 +351,14 @@ class Machine:
                 if action.flow in written:
                     self._answer(answers)
                 written.add(action.flow)
-                data = self._records.get(action.flow)
+                data = self._known.asked.get(action.flow)
                 if data is not None:  # else its event was lost: the verdict holds for what was held
                     self._verdicts.write(data, action.connection, action.verdict, self._rule_numbers)
+                    if action.connection.decided_for_good and data[records.HOME] != _RELEASED:
+                        del self._known.asked[action.flow]
                 continue
             if type(action) is Renew:
-                data = self._records.get(action.flow)
+                data = self._known.get(action.flow)
                 if data is not None:
                     self.cutter.renew(data, action)
                 continue

@@ -37,9 +37,14 @@ class Snapshot:
             raise StateError(
                 f"the firewall {self._state.name!r} has stopped, or another one has taken its place"
             )
-        found = [records.unpack(data) for data in open_connections(self._kernel, self._totals)]
-        found.sort(key=lambda record: record.opened)
-        return [records.connection(record, self._owners.of(record), now.rules) for record in found]
+        found = [
+            (data[records.FLOW], records.unpack(data))
+            for data in open_connections(self._kernel, self._totals)
+        ]
+        found.sort(key=lambda one: one[1].opened)
+        return [
+            records.connection(flow, record, self._owners.of(record), now.rules) for flow, record in found
+        ]
 
     def close(self) -> None:
         """Closes our handles."""

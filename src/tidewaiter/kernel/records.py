@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from tidewaiter.kernel import objects
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import HAVE_CONNECTIONS, Address, ConnectionKey, Direction, Protocol
+from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, Address, ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import Packet
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
@@ -71,9 +69,6 @@ def _span(first: str, last: str, size: int) -> slice:
 
 FLOW = _span("namespace", "remote_port", 2)
 """The bytes of struct tw_connection that name it."""
-
-PROTOCOL = CONNECTION.offset("protocol") - FLOW.start
-"""Where in a flow its protocol is."""
 
 _DIRECTION = CONNECTION.offset("direction")
 COOKIE = _span("cookie", "cookie", 8)
@@ -146,41 +141,23 @@ def event(data: bytes) -> Event:
 
 def unpack(connection: bytes) -> Record:
     """struct tw_connection by its fields."""
-    return Record._make(CONNECTION.unpack_tuple(connection))
-
-
-@lru_cache(maxsize=4096)
-def address(data: bytes, family: int) -> Address:
-    """An address of 16 bytes; IPv4 takes the first four."""
-    return IPv4Address(data[:4]) if family == 4 else IPv6Address(data)
+    return tuple.__new__(Record, CONNECTION.unpack_tuple(connection))  # `_make` without its call of Python
 
 
 def address_bytes(value: Address) -> bytes:
-    """The inverse of `address`."""
+    """The inverse of `tidewaiter.model.key.address`."""
     return value.packed.ljust(16, b"\0")
 
 
-def key(record: Record) -> ConnectionKey:
-    """The model's key of a connection."""
-    family = record.family
-    return ConnectionKey._make(  # the kernel's word: not checked again
-        (
-            record.protocol,
-            address(record.local, family),
-            record.local_port,
-            address(record.remote, family),
-            record.remote_port,
-            record.namespace,
-        )
-    )
+def connection(flow: bytes, record: Record, process: Process, rules: tuple[str, ...] = ()) -> Connection:
+    """The model's connection. ``flow`` is the record's, which the connection keeps: one object for all who know it.
 
-
-def connection(record: Record, process: Process, rules: tuple[str, ...] = ()) -> Connection:
-    """The model's connection; ``rules`` are the names of the rules by number."""
+    ``rules`` are the names of the rules by number.
+    """
     rule = record.rule
     return Connection(
         0,
-        key(record),
+        flow,
         _DIRECTIONS[record.direction],
         process,
         _VERDICTS[record.verdict],
@@ -192,7 +169,8 @@ def connection(record: Record, process: Process, rules: tuple[str, ...] = ()) ->
         0,
         record.sent,
         record.received,
-        epoch=record.epoch,
+        0,
+        record.epoch,
     )
 
 
@@ -210,6 +188,14 @@ def name(connection: bytes) -> bytes:
     """What the driver calls a connection: its flow, and its socket where flows have no ports to tell them by."""
     flow = connection[FLOW]
     return flow if flow[PROTOCOL] in HAVE_CONNECTIONS else flow + connection[COOKIE]
+
+
+def of_connection(known: Connection) -> bytes:
+    """struct tw_connection with as much of it as tells where the kernel keeps it: its ends and its socket."""
+    data = bytearray(CONNECTION_SIZE)
+    data[FLOW], data[COOKIE] = known.flow, known.cookie.to_bytes(8, "little")
+    data[_DIRECTION], data[HOME] = known.direction, Home.SOCKET
+    return bytes(data)
 
 
 def flow_of(name: bytes) -> bytes:

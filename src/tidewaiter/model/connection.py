@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 
-from tidewaiter.model.key import HAVE_CONNECTIONS, ConnectionKey, Direction
+from tidewaiter.model._native import ConnectionFields, choices
+from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, ConnectionKey, Direction
 from tidewaiter.model.name import NO_NAME, Name
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
@@ -19,31 +21,57 @@ class Tier(StrEnum):
     PYTHON = "python"
 
 
-@dataclass(slots=True)
-class Connection:
+choices(tuple(Direction), tuple(Verdict), (None, *Tier), UNKNOWN, NO_NAME)
+
+
+class _Stored(ConnectionFields):
+    __slots__ = ()
+
+    _last: ClassVar[tuple[bytes, ConnectionKey | None]] = b"", None
+
+    @property
+    def key(self) -> ConnectionKey:
+        """Made of its bytes when it is asked for. The last one is kept: who decides asks again and again."""
+        flow, key = _Stored._last
+        if key is None or flow is not self.flow:
+            key = ConnectionKey.unpack(self.flow)
+            _Stored._last = self.flow, key
+        return key
+
+
+@dataclass(init=False)  # _native.ConnectionFields stores the fields, and is their constructor
+class Connection(_Stored):
     """What the firewall knows of one connection.
 
     Times are nanoseconds of CLOCK_MONOTONIC, 0 while not reached; ``decided`` is that of the verdict. ``sent``
     and ``received`` are payload bytes, complete once ``ended`` is set. ``rule`` is the name of the rule that
     decided, "" for none. ``epoch`` counts the policies: it is that under which the kernel asked, or decided.
+    The first three have to be given; ``flow`` is the key as bytes (`ConnectionKey.pack`), which may be given for it.
     """
+
+    __slots__ = ()
 
     id: int
     key: ConnectionKey
     direction: Direction
-    process: Process = field(default=UNKNOWN)
-    verdict: Verdict = Verdict.UNDECIDED
-    rule: str = ""
-    tier: Tier | None = None
-    cookie: int = 0
-    opened: int = 0
-    established: int = 0
-    ended: int = 0
-    sent: int = 0
-    received: int = 0
-    decided: int = 0
-    epoch: int = 0
-    name: Name = NO_NAME
+    process: Process
+    verdict: Verdict
+    rule: str
+    tier: Tier | None
+    cookie: int
+    opened: int
+    established: int
+    ended: int
+    sent: int
+    received: int
+    decided: int
+    epoch: int
+    name: Name
+
+    @property
+    def protocol(self) -> int:
+        """That of its key, without making that."""
+        return self.flow[PROTOCOL]
 
     @property
     def decided_for_good(self) -> bool:
@@ -53,4 +81,4 @@ class Connection:
     @property
     def remembers(self) -> bool:
         """Whether a permanent verdict holds for later packets too: not where each packet is decided by itself."""
-        return self.key.protocol in HAVE_CONNECTIONS
+        return self.flow[PROTOCOL] in HAVE_CONNECTIONS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple, Self
 
@@ -61,6 +63,17 @@ def parse_endpoint(text: str) -> tuple[Address, int]:
     return ip_address(host[1:-1] if bracketed else host), int(port)
 
 
+@lru_cache(maxsize=1024)
+def address(data: bytes, version: int) -> Address:
+    """An address in 16 bytes, as the kernel half has it: IPv4 takes the first four."""
+    return IPv4Address(data[:4]) if version == 4 else IPv6Address(data)
+
+
+_FLOW = struct.Struct("<I16s16sBBHH")
+PROTOCOL = 37
+"""Where in those bytes the protocol is."""
+
+
 class _Ends(NamedTuple):
     protocol: int
     local: Address
@@ -97,6 +110,29 @@ class ConnectionKey(_Ends):
             if not 0 <= port <= 65535:
                 raise ValueError(f"{port} is not a port (0 to 65535)")
         return super().__new__(cls, protocol, local, local_port, remote, remote_port, namespace)
+
+    def pack(self) -> bytes:
+        """It in 42 bytes: the flow of struct tw_connection (kernel/types.h), by which the kernel half names it.
+
+        Raises struct.error where the namespace or the protocol is too large for its field.
+        """
+        return _FLOW.pack(
+            self.namespace,
+            self.local.packed,
+            self.remote.packed,
+            self.version,
+            self.protocol,
+            self.local_port,
+            self.remote_port,
+        )
+
+    @classmethod
+    def unpack(cls, flow: bytes) -> Self:
+        """The inverse of `pack`."""
+        namespace, local, remote, version, protocol, local_port, remote_port = _FLOW.unpack(flow)
+        here, there = address(local, version), address(remote, version)
+        # not checked again: it was when it was packed, or it is the kernel's word
+        return tuple.__new__(cls, (protocol, here, local_port, there, remote_port, namespace))
 
     @property
     def version(self) -> int:

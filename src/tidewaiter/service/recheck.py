@@ -62,7 +62,7 @@ class Recheck:
         got_through = self._got_through(record)
         if not got_through and not driver.packets.waiting(flow):
             return []  # refused before: there is nothing to be cut
-        connection = records.connection(record, self._owners.of(record))
+        connection = records.connection(flow, record, self._owners.of(record))
         if not connection.process.path or connection.key.local.is_unspecified:
             return []
         decision = self._classifier.decide(Facts.of(connection))
