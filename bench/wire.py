@@ -1,13 +1,15 @@
-"""The wire: infos written and read a second by one processor, beside the same layout by struct alone."""
+"""The wire: infos written and read a second of a processor, beside one call of struct for the same layout.
+
+Seconds are those that the thread has had the processor, so that other work of the machine does not count.
+"""
 
 from __future__ import annotations
 
-import statistics
 import struct
 import time
 from collections.abc import Callable
 
-from harness import rounds, save, show
+from harness import medians, ratio, rounds, save, show
 
 from tidewaiter.protocol import info
 from tidewaiter.protocol.stream import InfoDecoder
@@ -22,13 +24,16 @@ INFOS: dict[str, info.Info] = {
     ),
 }
 END = struct.Struct("<BIQBB4s4sHH")
+FLOOR = "struct alone"
+WAYS = "encode", "decode"
+PIECE = 1 << 16
 
 
 def seconds(work: Callable[..., object], *arguments: object) -> float:
-    """How long a call takes."""
-    begun = time.perf_counter()
+    """How long a call takes the processor."""
+    begun = time.thread_time()
     work(*arguments)
-    return time.perf_counter() - begun
+    return time.thread_time() - begun
 
 
 def write(infos: list[info.Info]) -> list[bytes]:
@@ -36,41 +41,50 @@ def write(infos: list[info.Info]) -> list[bytes]:
     return [info.encode(one) for one in infos]
 
 
-def bare() -> None:
+def read(data: bytes) -> None:
+    """Decodes what comes in pieces of 64 KiB, as an owner reads them from its socket."""
+    decoder = InfoDecoder()
+    for at in range(0, len(data), PIECE):
+        decoder.feed(data[at : at + PIECE])
+
+
+def pack() -> None:
     """What Python needs at least: one call of struct an info."""
     for _ in range(COUNT):
         END.pack(3, 22, 4242, 0, 6, HERE, THERE, 40000, 443)
 
 
+def unpack(data: bytes) -> None:
+    """The same, to read."""
+    for at in range(0, COUNT * END.size, END.size):
+        END.unpack_from(data, at)
+
+
 def main() -> None:
-    """Rates in millions a second, medians of interleaved rounds."""
-    rates: dict[str, dict[str, list[float]]] = {name: {"encode": [], "decode": []} for name in INFOS}
-    floor: list[float] = []
+    """Rates in millions a second, medians of interleaved rounds; the ratios are of the same round."""
+    rates: dict[str, dict[str, list[float]]] = {}
+
+    def count(name: str, way: str, took: float) -> None:
+        rates.setdefault(name, {}).setdefault(way, []).append(COUNT / took / 1e6)
+
     for _ in range(rounds()):
-        floor.append(COUNT / seconds(bare) / 1e6)
+        count(FLOOR, "encode", seconds(pack))
+        count(FLOOR, "decode", seconds(unpack, b"".join(write([INFOS["ConnectionEnd"]] * COUNT))))
         for name, one in INFOS.items():
-            many = [one] if isinstance(one, info.BandwidthStats) else [one] * COUNT
-            data = b"".join(map(info.encode, many))
-            rates[name]["encode"].append(COUNT / seconds(write, many) / 1e6)
-            rates[name]["decode"].append(COUNT / seconds(InfoDecoder().feed, data) / 1e6)
-    bare_rate = statistics.median(floor)
-    result = {
-        name: {way: statistics.median(values) for way, values in ways.items()} for name, ways in rates.items()
-    }
+            many: list[info.Info] = [one] if isinstance(one, info.BandwidthStats) else [one] * COUNT
+            count(name, "encode", seconds(write, many))
+            count(name, "decode", seconds(read, b"".join(write(many))))
+    result = medians(rates)
     rows = [
         (
             name,
-            *(f"{result[name][way]:.2f}" for way in ("encode", "decode")),
-            f"{result[name]['encode'] / bare_rate:.2f}",
+            *(f"{result[name][way]:.2f}" for way in WAYS),
+            *(f"{ratio(rates, way, name, FLOOR):.2f}" for way in WAYS),
         )
         for name in result
     ]
-    show(
-        f"infos a second, millions (struct.pack alone: {bare_rate:.2f})",
-        ("info", "encode", "decode", "encode / struct"),
-        rows,
-    )
-    save("wire", {"struct": bare_rate, **result})
+    show("infos a second, millions", ("info", *WAYS, *(f"{way} / struct" for way in WAYS)), rows)
+    save("wire", result)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import FUZZ
+from tidewaiter.protocol import _native
 from tidewaiter.protocol.errors import RemoteProtocolError
 from tidewaiter.protocol.info import (
     HEADER,
@@ -22,7 +24,7 @@ from tidewaiter.protocol.info import (
     Skipped,
     encode,
 )
-from tidewaiter.protocol.stream import InfoDecoder
+from tidewaiter.protocol.stream import _FIXED, InfoDecoder, read_one
 
 U8, U16, U64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 64))
 
@@ -86,6 +88,36 @@ def test_hostile_bytes_are_read_or_reported(raw: bytes) -> None:
         assert b"".join(map(encode, infos)) == raw
 
 
+@settings(max_examples=300 * FUZZ, deadline=None)
+@given(
+    st.lists(INFOS.map(encode) | FOREIGN | st.binary(max_size=60), max_size=8).map(b"".join),
+    st.integers(0, 10),
+)
+def test_c_reads_what_python_reads(raw: bytes, position: int) -> None:
+    infos: list[Info | Skipped] = []
+    stopped = _native.read(raw, position, 1 << 16, _FIXED, partial(read_one, raw), infos)
+    expected = []
+    while len(raw) - position >= HEADER.size:
+        _, length = HEADER.unpack_from(raw, position)
+        stop = position + HEADER.size + length
+        if length > 1 << 16 or stop > len(raw):
+            break
+        expected.append(read_one(raw, position, stop))
+        position = stop
+    assert (stopped, infos) == (position, expected)
+    assert [type(one) for one in infos] == [type(one) for one in expected]
+
+
+def test_an_error_of_the_other_reader_comes_through() -> None:
+    def fail(start: int, stop: int) -> Info:
+        raise ZeroDivisionError((start, stop))
+
+    infos: list[Info] = []
+    with pytest.raises(ZeroDivisionError, match=r"\(27, 33\)"):
+        _native.read(encode(END) + encode(LogLine(3, "")), 0, 99, _FIXED, fail, infos)
+    assert infos == [END]
+
+
 def test_a_decoded_info_is_as_frozen_as_one_that_was_built() -> None:
     built = ConnectionEnd(1, 0, 6, bytes(4), bytes(4), 1, 2)
     (read,) = decode(encode(built))
@@ -95,7 +127,8 @@ def test_a_decoded_info_is_as_frozen_as_one_that_was_built() -> None:
         read.protocol = 17  # type: ignore[misc]
 
 
-END_V4 = encode(ConnectionEnd(1, 0, 6, bytes(4), bytes(4), 1, 2))[5:]
+END = ConnectionEnd(1, 0, 6, bytes(4), bytes(4), 1, 2)
+END_V4 = encode(END)[5:]
 CONNECTION_V6 = encode(ConnectionInfo(1, 1, 0, 6, bytes(16), bytes(16), 1, 2, 3, b"abc"))[5:]
 STATS_V4 = encode(BandwidthStats(4, 6, (BandwidthEntry(bytes(4), 1, bytes(4), 2, 3, 4),)))[5:]
 

@@ -3,17 +3,18 @@
 An info is ``u8 type, u32 length`` and then ``length`` bytes of data; all integers are little-endian
 and nothing is padded (docs/reference/wire.md). Addresses stay the 4 or 16 bytes that they are on the
 wire, in network order, because building address objects would cost more than all the rest. Numbers
-that the wire allows but nobody has named yet (directions, protocols, …) are kept as they are.
+that the wire allows but nobody has named yet (directions, protocols, …) are kept as they are. Infos are
+named tuples, which C can make and read (native/) by the layouts that are written down here.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
+from tidewaiter.protocol import _native
 from tidewaiter.protocol.errors import LocalProtocolError
 
 MAX_INFO_LENGTH = 1 << 24
@@ -51,8 +52,7 @@ class PayloadLayer(IntEnum):
     TRANSPORT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(NamedTuple):
     """A line of the driver's log. ``severity`` is a `Severity` or another u8."""
 
     severity: int
@@ -64,8 +64,7 @@ class LogLine:
         return InfoType.LOG_LINE
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionInfo:
+class ConnectionInfo(NamedTuple):
     """A packet is held under ``id`` (from 1, growing by one) until the owner sends its verdict.
 
     ``local_ip`` and ``remote_ip`` are 4 or 16 bytes, both alike; ports are host integers, 0 unless TCP
@@ -89,8 +88,7 @@ class ConnectionInfo:
         return InfoType.CONNECTION_IPV4 if len(self.local_ip) == 4 else InfoType.CONNECTION_IPV6
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionEnd:
+class ConnectionEnd(NamedTuple):
     """A connection has ended. Its fields mean what they mean in `ConnectionInfo`."""
 
     process_id: int
@@ -108,8 +106,7 @@ class ConnectionEnd:
         return InfoType.CONNECTION_END_EVENT_V4 if v4 else InfoType.CONNECTION_END_EVENT_V6
 
 
-@dataclass(frozen=True, slots=True)
-class BandwidthEntry:
+class BandwidthEntry(NamedTuple):
     """Payload bytes of one connection, both ways, since the last GetBandwidthStats."""
 
     local_ip: bytes
@@ -120,8 +117,7 @@ class BandwidthEntry:
     received_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class BandwidthStats:
+class BandwidthStats(NamedTuple):
     """The answer to GetBandwidthStats for one IP ``version`` (4 or 6) and one transport protocol."""
 
     version: int
@@ -134,8 +130,7 @@ class BandwidthStats:
         return InfoType.BANDWIDTH_STATS_V4 if self.version == 4 else InfoType.BANDWIDTH_STATS_V6
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """An info that the reader could not read: of an unknown type, or not fitting its type.
 
     ``length`` is what the header says. ``data`` is all of it, so that the info can be passed on as it
@@ -153,14 +148,41 @@ Info = LogLine | ConnectionInfo | ConnectionEnd | BandwidthStats
 HEADER = struct.Struct("<BI")
 """Type and length of the data, before each info."""
 
-# The layouts below begin with the header, so that one call packs or unpacks both. Where there are two,
-# the key is the length of an address.
+Layout = tuple[int, type[tuple[Any, ...]], bytes, int]
+"""For C: type number, class, fields, and their size in bytes."""
+
+# The fields of an info whose layout is fixed, in its own order; * is a payload behind its u32 size. Where there are two
+# layouts, the key is the length of an address.
 _ADDRESS = {4: "4s", 16: "16s"}
-LOG_LINE = struct.Struct("<BIB")
-CONNECTION = {n: struct.Struct(f"<BIQQBB{ip}{ip}HHBI") for n, ip in _ADDRESS.items()}
-CONNECTION_END = {n: struct.Struct(f"<BIQBB{ip}{ip}HH") for n, ip in _ADDRESS.items()}
-BANDWIDTH_STATS = struct.Struct("<BIBI")
+_CONNECTION = {n: f"QQBB{ip}{ip}HHB*" for n, ip in _ADDRESS.items()}
+_END = {n: f"QBB{ip}{ip}HH" for n, ip in _ADDRESS.items()}
+
+
+def _struct(fields: str) -> struct.Struct:
+    """Beginning with the header, so that one call packs or unpacks both."""
+    return struct.Struct("<BI" + fields.replace("*", "I"))
+
+
+def _layout(number: InfoType, made: type[tuple[Any, ...]], fields: str) -> Layout:
+    return int(number), made, fields.encode(), _struct(fields).size - HEADER.size
+
+
+LOG_LINE = _struct("B")
+CONNECTION = {n: _struct(fields) for n, fields in _CONNECTION.items()}
+CONNECTION_END = {n: _struct(fields) for n, fields in _END.items()}
+BANDWIDTH_STATS = _struct("BI")
 BANDWIDTH_ENTRY = {n: struct.Struct(f"<{ip}H{ip}HQQ") for n, ip in _ADDRESS.items()}
+FIXED: Mapping[type, tuple[Layout, Layout]] = {
+    ConnectionInfo: (
+        _layout(InfoType.CONNECTION_IPV4, ConnectionInfo, _CONNECTION[4]),
+        _layout(InfoType.CONNECTION_IPV6, ConnectionInfo, _CONNECTION[16]),
+    ),
+    ConnectionEnd: (
+        _layout(InfoType.CONNECTION_END_EVENT_V4, ConnectionEnd, _END[4]),
+        _layout(InfoType.CONNECTION_END_EVENT_V6, ConnectionEnd, _END[16]),
+    ),
+}
+"""The layouts that C reads and writes, by class."""
 
 
 def encode(info: Info | Skipped) -> bytes:
@@ -169,6 +191,13 @@ def encode(info: Info | Skipped) -> bytes:
     Raises LocalProtocolError where a number is too large for its field, addresses are not of one
     family, or the data would be longer than `MAX_INFO_LENGTH`.
     """
+    layouts = FIXED.get(type(info))
+    data = None if layouts is None else _native.write(info, layouts, MAX_INFO_LENGTH)
+    return encode_one(info) if data is None else data
+
+
+def encode_one(info: Info | Skipped) -> bytes:
+    """`encode` in Python alone: for the infos that C does not know, and for whoever wants to know what is wrong."""
     try:
         data = _ENCODERS[type(info)](info)
     except struct.error as error:
@@ -178,22 +207,6 @@ def encode(info: Info | Skipped) -> bytes:
             f"{type(info).__name__} has {len(data) - HEADER.size} bytes, more than {MAX_INFO_LENGTH}"
         )
     return data
-
-
-# By the length of an address: the type as a plain number, the bytes of data before any payload, and the packer. To ask
-# the info for its type would take as long as all the rest.
-_CONNECTION_OF = {
-    4: (int(InfoType.CONNECTION_IPV4), CONNECTION[4].size - HEADER.size, CONNECTION[4].pack),
-    16: (int(InfoType.CONNECTION_IPV6), CONNECTION[16].size - HEADER.size, CONNECTION[16].pack),
-}
-_END_OF = {
-    4: (int(InfoType.CONNECTION_END_EVENT_V4), CONNECTION_END[4].size - HEADER.size, CONNECTION_END[4].pack),
-    16: (
-        int(InfoType.CONNECTION_END_EVENT_V6),
-        CONNECTION_END[16].size - HEADER.size,
-        CONNECTION_END[16].pack,
-    ),
-}
 
 
 def _family(local: bytes, remote: bytes) -> int:
@@ -211,53 +224,25 @@ def _encode_log_line(info: LogLine) -> bytes:
 
 
 def _encode_connection(info: ConnectionInfo) -> bytes:
-    number, fixed, pack = _CONNECTION_OF[_family(info.local_ip, info.remote_ip)]
-    payload = info.payload
+    layout = CONNECTION[_family(info.local_ip, info.remote_ip)]
+    *fields, payload = info
     size = len(payload)
-    return (
-        pack(
-            number,
-            fixed + size,
-            info.id,
-            info.process_id,
-            info.direction,
-            info.protocol,
-            info.local_ip,
-            info.remote_ip,
-            info.local_port,
-            info.remote_port,
-            info.payload_layer,
-            size,
-        )
-        + payload
-    )
+    return layout.pack(info.type, layout.size - HEADER.size + size, *fields, size) + payload
 
 
 def _encode_end(info: ConnectionEnd) -> bytes:
-    number, fixed, pack = _END_OF[_family(info.local_ip, info.remote_ip)]
-    return pack(
-        number,
-        fixed,
-        info.process_id,
-        info.direction,
-        info.protocol,
-        info.local_ip,
-        info.remote_ip,
-        info.local_port,
-        info.remote_port,
-    )
+    layout = CONNECTION_END[_family(info.local_ip, info.remote_ip)]
+    return layout.pack(info.type, layout.size - HEADER.size, *info)
 
 
 def _encode_stats(info: BandwidthStats) -> bytes:
     size = 4 if info.version == 4 else 16
     pack = BANDWIDTH_ENTRY[size].pack
     entries = []
-    for e in info.entries:
-        if _family(e.local_ip, e.remote_ip) != size:
+    for local, local_port, remote, remote_port, transmitted, received in info.entries:
+        if not len(local) == len(remote) == size:
             raise LocalProtocolError(f"BandwidthStats of IPv{info.version} has an entry of the other family")
-        entries.append(
-            pack(e.local_ip, e.local_port, e.remote_ip, e.remote_port, e.transmitted_bytes, e.received_bytes)
-        )
+        entries.append(pack(local, local_port, remote, remote_port, transmitted, received))
     data = b"".join(entries)
     length = BANDWIDTH_STATS.size - HEADER.size + len(data)
     return BANDWIDTH_STATS.pack(info.type, length, info.protocol, len(entries)) + data

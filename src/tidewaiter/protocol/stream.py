@@ -7,15 +7,17 @@ reported as `Skipped` and the next one is read. What an info may hold is in info
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, make_dataclass
-from typing import TYPE_CHECKING, TypeVar, cast
+from functools import partial
+from typing import Any, cast
 
+from tidewaiter.protocol import _native
 from tidewaiter.protocol.errors import RemoteProtocolError
 from tidewaiter.protocol.info import (
     BANDWIDTH_ENTRY,
     BANDWIDTH_STATS,
     CONNECTION,
     CONNECTION_END,
+    FIXED,
     HEADER,
     LOG_LINE,
     MAX_INFO_LENGTH,
@@ -28,11 +30,6 @@ from tidewaiter.protocol.info import (
     LogLine,
     Skipped,
 )
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-    _T = TypeVar("_T", bound=DataclassInstance)
 
 
 class InfoDecoder:
@@ -78,41 +75,32 @@ class InfoDecoder:
         infos: list[Info | Skipped] = []
         position, end = 0, len(data)
         needed = HEADER.size
-        while end - position >= HEADER.size:
+        one = partial(read_one, data)
+        while True:
+            position = _native.read(data, position, MAX_INFO_LENGTH, _FIXED, one, infos)
+            if end - position < HEADER.size:
+                break
             number, length = HEADER.unpack_from(data, position)
-            stop = position + HEADER.size + length
-            if length > MAX_INFO_LENGTH:
-                infos.append(Skipped(number, length, f"{length} bytes are more than {MAX_INFO_LENGTH}", b""))
-                self._passing = max(0, stop - end)
-            elif stop > end:
+            if length <= MAX_INFO_LENGTH:
                 needed = HEADER.size + length
                 break
-            else:
-                try:
-                    infos.append(_READERS[number](data, position, stop))
-                except RemoteProtocolError as error:
-                    infos.append(Skipped(number, length, str(error), data[position + HEADER.size : stop]))
-            position = stop
+            infos.append(Skipped(number, length, f"{length} bytes are more than {MAX_INFO_LENGTH}", b""))
+            stop = position + HEADER.size + length
+            self._passing = max(0, stop - end)
+            position = min(stop, end)
         self._kept += data[position:]
         self._needed = needed
         return infos
 
 
-def _quick(frozen: type[_T]) -> type[_T]:
-    """A class like ``frozen``, a frozen dataclass with slots, whose objects cost a seventh to make.
+def read_one(data: bytes, start: int, stop: int) -> Info | Skipped:
+    """The info from ``start`` (its header) to ``stop``, in Python: C does not know its type, or it does not fit."""
+    try:
+        return _READERS[data[start]](data, start, stop)
+    except RemoteProtocolError as error:
+        first = start + HEADER.size
+        return Skipped(data[start], stop - first, str(error), data[first:stop])
 
-    The constructor of a frozen dataclass writes each field through ``object.__setattr__``. Objects of
-    the open twin become ``frozen`` by assigning ``__class__``, which Python allows since both have the
-    same slots.
-    """
-    names = [field.name for field in fields(frozen)]
-    return cast("type[_T]", make_dataclass(f"Open{frozen.__name__}", names, slots=True))
-
-
-_OpenLogLine = _quick(LogLine)
-_OpenConnection = _quick(ConnectionInfo)
-_OpenEnd = _quick(ConnectionEnd)
-_OpenEntry = _quick(BandwidthEntry)
 
 # A reader gets a buffer and where the info (header included) begins and stops in it.
 _Reader = Callable[[bytes, int, int], Info]
@@ -127,11 +115,9 @@ def _read_log_line(data: bytes, start: int, stop: int) -> LogLine:
     if text > stop:
         raise _too_few(stop - start, LOG_LINE.size, "at least ")
     try:
-        info = _OpenLogLine(data[text - 1], data[text:stop].decode())
+        return LogLine(data[text - 1], data[text:stop].decode())
     except UnicodeDecodeError as error:
         raise RemoteProtocolError(f"the text is not UTF-8 at its byte {error.start}") from None
-    info.__class__ = LogLine
-    return info
 
 
 def _connection_reader(address: int) -> _Reader:
@@ -141,19 +127,12 @@ def _connection_reader(address: int) -> _Reader:
         payload = start + size
         if payload > stop:
             raise _too_few(stop - start, size, "at least ")
-        # One name a field: a starred target would build a list, which is a third slower in all.
-        _, _, id_, pid, direction, protocol, local, remote, local_port, remote_port, layer, declared = unpack(
-            data, start
-        )
+        _, _, *fields, declared = unpack(data, start)
         if payload + declared != stop:
             raise RemoteProtocolError(
                 f"payload_size is {declared}, but {stop - payload} bytes of payload are there"
             )
-        info = _OpenConnection(
-            id_, pid, direction, protocol, local, remote, local_port, remote_port, layer, data[payload:stop]
-        )
-        info.__class__ = ConnectionInfo
-        return info
+        return ConnectionInfo._make([*fields, data[payload:stop]])
 
     return read
 
@@ -164,12 +143,15 @@ def _end_reader(address: int) -> _Reader:
     def read(data: bytes, start: int, stop: int) -> ConnectionEnd:
         if stop - start != size:
             raise _too_few(stop - start, size, "")
-        _, _, pid, direction, protocol, local, remote, local_port, remote_port = unpack(data, start)
-        info = _OpenEnd(pid, direction, protocol, local, remote, local_port, remote_port)
-        info.__class__ = ConnectionEnd
-        return info
+        return ConnectionEnd._make(unpack(data, start)[2:])
 
     return read
+
+
+_entry = cast(
+    "Callable[[tuple[Any, ...]], BandwidthEntry]",
+    partial(tuple.__new__, BandwidthEntry),  # `_make` without its call of Python
+)
 
 
 def _stats_reader(version: int, address: int) -> _Reader:
@@ -184,11 +166,7 @@ def _stats_reader(version: int, address: int) -> _Reader:
             raise RemoteProtocolError(
                 f"count is {count}, which takes {count * layout.size} bytes, but {stop - first} are there"
             )
-        entries = []
-        for values in layout.iter_unpack(data[first:stop]):
-            entry = _OpenEntry(*values)
-            entry.__class__ = BandwidthEntry
-            entries.append(entry)
+        entries = map(_entry, layout.iter_unpack(data[first:stop]))
         return BandwidthStats(version, protocol, tuple(entries))
 
     return read
@@ -209,3 +187,5 @@ _KNOWN: Mapping[int, _Reader] = {
     InfoType.BANDWIDTH_STATS_V6: _stats_reader(6, 16),
 }
 _READERS = tuple(_KNOWN.get(number, _read_unknown) for number in range(256))
+_LAYOUTS = {layout[0]: layout for layouts in FIXED.values() for layout in layouts}
+_FIXED = tuple(_LAYOUTS.get(number) for number in range(256))
