@@ -128,7 +128,7 @@ def extension(folder: Path) -> Extension:
     )
 
 
-native = [extension(folder) for folder in sorted(SOURCE.parent.glob("*/native"))]
+native = [extension(folder) for folder in sorted(SOURCE.parent.glob("*/native")) if any(folder.glob("*.c"))]
 
 setup(
     cmdclass={"build_bpf": BuildBPF},

@@ -368,7 +368,7 @@ class Driver:
             return _UNKNOWN, told
         if known.ended:
             return _ENDED, told
-        if known.verdict.permanent and known.remembers:
+        if known.decided_for_good:
             return _DECIDED, known
         return _ASKED if flow in self._waiting else _UNDECIDED, known
 

@@ -76,7 +76,7 @@ class Connection(_Stored):
     @property
     def decided_for_good(self) -> bool:
         """Whether its verdict holds for later packets."""
-        return self.verdict.permanent and self.remembers
+        return self.verdict.permanent and self.flow[PROTOCOL] in HAVE_CONNECTIONS
 
     @property
     def remembers(self) -> bool:
