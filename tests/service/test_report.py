@@ -14,8 +14,8 @@ import pytest
 from tidewaiter.driver.core import SECOND, Asked, Decided, Ended, Established, Event
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
-from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.name import By, Hidden, Name
+from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.service import report

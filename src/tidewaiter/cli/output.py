@@ -144,7 +144,7 @@ def render(line: Line) -> Text | None:
 
 
 def _where(line: dict[str, Any]) -> str:
-    """The remote end, by its name if it has one; without the 0 that stands for no port. Of a packet socket its interface."""
+    """The remote end, by its name if it has one, without the 0 that stands for no port; a packet socket's interface."""
     if not line["remote"]:
         return printable(line["local"])
     address, _, port = str(line["remote"]).rpartition(":")

@@ -303,11 +303,10 @@ class Machine:
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
         for flow in self._known.of_socket(record.cookie):
-            known = self.driver.find(flow)
+            known, data = self.driver.find(flow), self._known.get(flow)
             if flow[PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
                 continue  # forwarded: it ends when both ends have said so, with all that was on its way
-            if data := self._known.get(flow):
-                actions += self._close(flow, data, now)
+            actions += self._close(flow, data, now) if data else []
         return actions
 
     def _waited_for(self, flow: bytes) -> bool:
