@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from strategies import pairs_of_addresses, ports
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
+from tidewaiter.model.name import NO_NAME, Name
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 
@@ -69,6 +70,7 @@ class Twin:
     received: int = 0
     decided: int = 0
     epoch: int = 0
+    name: Name = NO_NAME
 
 
 u64 = st.integers(0, 2**64 - 1)
@@ -80,6 +82,7 @@ VALUES = dict.fromkeys(NUMBERS[1:], u64) | {
     "rule": st.text(),
     "tier": st.none() | st.sampled_from(Tier),
     "epoch": st.integers(0, 2**32 - 1),
+    "name": st.builds(Name, st.text()),
 }
 
 
@@ -157,7 +160,7 @@ def test_what_it_holds_is_let_go() -> None:
 
 def test_it_is_small() -> None:
     """A hundred thousand of them are promised to take at most 30 MB, with all that finds them: bench/memory.py."""
-    assert sys.getsizeof(Connection(1, KEY, Direction.OUT)) <= 128
+    assert sys.getsizeof(Connection(1, KEY, Direction.OUT)) <= 136
 
 
 def test_the_epoch_has_32_bits() -> None:

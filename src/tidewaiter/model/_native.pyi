@@ -16,8 +16,7 @@ def choices(
     no_name: Name,
     /,
 ) -> None:
-    """What these fields may be, called once; the first of each, ``nobody`` and ``no_name`` are what they are
-    unless told."""
+    """What these fields may be, called once. Unless told they are the first of each, ``nobody`` and ``no_name``."""
 
 class ConnectionFields:
     """The storage of a `Connection`: 136 bytes, numbers from 0 to 2**64 - 1 (``epoch``: 2**32 - 1)."""

@@ -114,6 +114,8 @@ class Reporter:
             "protocol": "packet",
             "local": one.interface or "any",
             "remote": "",
+            "name": "",
+            "hidden": "",
             "verdict": Verdict.ACCEPT.word,
             "rule": "",
             "tier": "",

@@ -28,7 +28,7 @@ struct choice {
 static struct choice direction = { "direction", offsetof(struct fields, direction), NULL };
 static struct choice verdict = { "verdict", offsetof(struct fields, verdict), NULL };
 static struct choice tier = { "tier", offsetof(struct fields, tier), NULL };
-static PyObject *nobody, *nameless;
+static PyObject *nobody, *no_name;
 
 static PyObject *get_choice(PyObject *self, void *closure)
 {
@@ -65,10 +65,8 @@ static int number(PyObject *value, void *to)
 static PyObject *fields_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "id", "key", "direction", "process", "verdict", "rule", "tier", "cookie", "opened",
-				 "established", "ended", "sent", "received", "decided", "epoch",
-				 "name", NULL };
-	PyObject *key, *its_direction, *process = nobody, *its_verdict = NULL, *rule = NULL, *its_tier = NULL;
-	PyObject *name = nameless;
+				 "established", "ended", "sent", "received", "decided", "epoch", "name", NULL };
+	PyObject *key, *its_direction, *process = nobody, *its_verdict = NULL, *rule = NULL, *its_tier = NULL, *name = no_name;
 	unsigned long long id, cookie = 0, opened = 0, established = 0, ended = 0, sent = 0, received = 0, decided = 0;
 	unsigned long long epoch = 0;
 	struct fields *self;
@@ -182,17 +180,17 @@ static PyObject *set_choices(PyObject *module, PyObject *args)
 	if (!PyArg_ParseTuple(args, "O!O!O!OO:choices", &PyTuple_Type, &directions, &PyTuple_Type, &verdicts,
 			      &PyTuple_Type, &tiers, &process, &name))
 		return NULL;
-	Py_INCREF(args); /* for good: it holds them all */
+	Py_INCREF(args); /* for good: it holds them */
 	direction.members = directions;
 	verdict.members = verdicts;
 	tier.members = tiers;
 	nobody = process;
-	nameless = name;
+	no_name = name;
 	Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
-	{ "choices", set_choices, METH_VARARGS, "What directions, verdicts and tiers there are, nobody, and no name." },
+	{ "choices", set_choices, METH_VARARGS, "What directions, verdicts and tiers there are, and nobody." },
 	{ NULL, NULL, 0, NULL },
 };
 static PyModuleDef definition = { PyModuleDef_HEAD_INIT, .m_name = "_native", .m_size = -1, .m_methods = methods };
