@@ -78,11 +78,11 @@ class Reader:
         assert nobody == 0
         self._kinds = kinds
         self.others = {PROGRAM: program, USER: user, REMOTE: remote, LOCAL: local, PORT: port}
-        self.dimensions = bits(found[9 * size : 9 * size + 4])
+        *self._plain, self.dimensions = struct.unpack_from("<4QI", found, 9 * size)
 
     def decide(self, facts: Facts, *, local_known: bool) -> tuple[int, Verdict] | None:
         """The bit and its verdict; None for asking because the local address is not known yet."""
-        found = self._kinds[facts.direction]
+        found, self._seen = self._kinds[facts.direction], self._plain[facts.direction]
         number = self._number(facts.program)
         found &= self._value(PROGRAM, number)
         found &= self._value(USER, facts.uid & NOBODY)
@@ -91,6 +91,7 @@ class Reader:
         if local_known:
             found &= self._address(LOCAL, facts.local)
         first = (found & -found).bit_length() - 1
+        assert self._seen >> first // (8 * BLOCK) & 1, "its block would not be looked into"
         if not local_known and not self.others[LOCAL] >> first & 1:
             return None
         rule = self._kernel.map("policy_rules").read(value=self._generation * CAPACITY + first)
@@ -121,6 +122,7 @@ class Reader:
         if found is None:
             return 0
         blocks, number, first = struct.unpack(f"<QI4x{BLOCK}s", found)
+        self._seen |= blocks
         assert not blocks or number & 1 == self._generation
         whole, places = 0, [place for place in range(64) if blocks >> place & 1]
         for place in places:

@@ -184,7 +184,9 @@ def _policy(tables: KernelTables) -> bytes:
     whole = b"".join(
         _OTHERS.pack(_summary(_cut(bits)), bits.to_bytes(CAPACITY // 8, "little")) for bits in sets
     )
-    return whole + struct.pack("<I4x", dimensions)
+    looking_at_nothing = tables.any_program & tables.any_user & tables.any_remote & tables.any_port
+    plain = [_summary(_cut(tables.kinds[direction] & looking_at_nothing)) for direction in Direction]
+    return whole + struct.pack("<4QI4x", *plain, 0, dimensions)
 
 
 def _range_key(generation: int, dimension: int, prefix: bytes, bits: int) -> bytes:

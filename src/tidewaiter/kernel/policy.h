@@ -99,21 +99,31 @@ static __always_inline int tw_know_program(struct tw_owner *owner, const struct 
 	return owner->program != TW_ANY;
 }
 
+/* In which blocks a rule may be: where all dimensions allow it; and, if it looks at any value, where such values are named. */
+struct tw_where {
+	__u64 allowed;
+	__u64 named;
+};
+
 /* What is known of a connection while its rule is looked for. */
 struct tw_search {
 	const struct tw_policy *policy;
 	const struct tw_others *kind; /* the rules for its direction */
 	const struct tw_named *named[TW_PLACES]; /* NULL: no rule names its value */
-	__u64 blocks; /* in which its rule may be */
+	struct tw_where where;
 	__u32 local_known;
 	int rule; /* TW_ANY: not found yet */
 };
 
-/* Takes away the blocks in which no rule allows a value of one dimension. */
-__noinline int tw_exclude(__u64 *blocks, const struct tw_others *others, const struct tw_named *named)
+/* What one dimension says of that. */
+__noinline int tw_narrow_blocks(struct tw_where *where, const struct tw_others *others, const struct tw_named *named)
 {
-	if (blocks && others)
-		*blocks &= others->blocks | (named ? named->blocks : 0);
+	__u64 blocks = named ? named->blocks : 0;
+
+	if (!where || !others)
+		return 0;
+	where->allowed &= others->blocks | blocks;
+	where->named |= blocks;
 	return 0;
 }
 
@@ -124,10 +134,10 @@ static long tw_look(__u32 turn, struct tw_search *search)
 	struct tw_bits set;
 	__u32 block;
 
-	if (!search->blocks)
+	if (!search->where.allowed)
 		return 1;
-	block = tw_lowest(search->blocks) & (TW_BLOCKS - 1); /* the verifier does not know what is in a table */
-	search->blocks &= search->blocks - 1;
+	block = tw_lowest(search->where.allowed) & (TW_BLOCKS - 1); /* the verifier does not know what is in a table */
+	search->where.allowed &= search->where.allowed - 1;
 	__builtin_memcpy(&set, &search->kind->block[block], sizeof(set));
 	tw_narrow(&set, &others[TW_PROGRAM].block[block], search->named[TW_PROGRAM], block);
 	tw_narrow(&set, &others[TW_USER].block[block], search->named[TW_USER], block);
@@ -161,15 +171,17 @@ static __noinline int tw_gather(struct tw_search *search, struct tw_connection *
 	search->named[TW_PORT] = tw_named_port(generation, c->protocol, direction == TW_IN ? c->local_port : c->remote_port);
 	search->policy = current;
 	search->kind = &current->kinds[TW_WITHIN(direction, 3)];
-	search->blocks = search->kind->blocks;
-	tw_exclude(&search->blocks, &current->others[TW_PROGRAM], search->named[TW_PROGRAM]);
-	tw_exclude(&search->blocks, &current->others[TW_USER], search->named[TW_USER]);
-	tw_exclude(&search->blocks, &current->others[TW_REMOTE], search->named[TW_REMOTE]);
-	tw_exclude(&search->blocks, &current->others[TW_PORT], search->named[TW_PORT]);
+	search->where.allowed = search->kind->blocks;
+	search->where.named = current->plain[TW_WITHIN(direction, 3)];
+	tw_narrow_blocks(&search->where, &current->others[TW_PROGRAM], search->named[TW_PROGRAM]);
+	tw_narrow_blocks(&search->where, &current->others[TW_USER], search->named[TW_USER]);
+	tw_narrow_blocks(&search->where, &current->others[TW_REMOTE], search->named[TW_REMOTE]);
+	tw_narrow_blocks(&search->where, &current->others[TW_PORT], search->named[TW_PORT]);
 	if (search->local_known) {
 		search->named[TW_LOCAL] = tw_named_address(generation, TW_DIMENSION_LOCAL, c->family, c->local);
-		tw_exclude(&search->blocks, &current->others[TW_LOCAL], search->named[TW_LOCAL]);
+		tw_narrow_blocks(&search->where, &current->others[TW_LOCAL], search->named[TW_LOCAL]);
 	}
+	search->where.allowed &= search->where.named;
 	return 1;
 }
 

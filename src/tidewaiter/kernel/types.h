@@ -215,6 +215,7 @@ enum tw_place { TW_PROGRAM = 0, TW_USER = 1, TW_REMOTE = 2, TW_LOCAL = 3, TW_POR
 struct tw_policy {
 	struct tw_others kinds[4];          /* by direction; the last one is nobody's */
 	struct tw_others others[TW_PLACES]; /* by enum tw_place */
+	__u64 plain[4];                     /* by direction: the blocks with rules that look at no value but perhaps the local address */
 	__u32 dimensions;                   /* which are constrained by any rule */
 	__u32 unused;
 };
