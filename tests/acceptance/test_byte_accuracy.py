@@ -93,7 +93,11 @@ def check(guarded: Guard, pid: int, said: str, least: int, **fields: object) -> 
     port, sent, received = map(int, said.split())
     assert sent >= least
     line = says(guarded, pid, port, **fields)
-    assert (line["sent"], line["received"]) == (sent, received)
+    assert line["sent"] == sent
+    if line["protocol"] == "udp":  # what came while the program's buffer was full was received all the same
+        assert 0 <= line["received"] - received <= line["received"] // 100
+    else:
+        assert line["received"] == received
     return line
 
 
