@@ -26,13 +26,14 @@ from tidewaiter.driver import connections, device, packets
 from tidewaiter.driver.core import Asked, Decided, Driver, Ended
 from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
-from tidewaiter.host import machine, owners, queue
+from tidewaiter.host import lookup, machine, owners, queue
 from tidewaiter.host.machine import _COUNTERS
 from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, namer, pieces, quic, readings, table, tls
+from tidewaiter.policy import index, versions, world
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
 from tidewaiter.service.download import REDIRECTS, Limits
@@ -150,6 +151,10 @@ BOUNDS = {
     "a line of a list": reader.LONGEST_LINE,
     "messages about a list's bad lines": reader._MESSAGES,
     "redirects of a list's URL": REDIRECTS,
+    "sets of rules, for each dimension of a policy": index.KEPT,
+    "checksums, and packages of programs": lookup.KEPT,
+    "places of addresses": world._KEPT,
+    "versions of a policy file": versions.KEPT,
     "events ahead of their packets": machine._KEPT,
     "characters of the [names](names.md) of all addresses, 64 more for each address": table.ROOM,
     "addresses in one DNS message": table.ANSWERS,

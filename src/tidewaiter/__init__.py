@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tidewaiter.model.packet_socket import PacketSocket
     from tidewaiter.model.process import Process
     from tidewaiter.model.verdict import Verdict
-    from tidewaiter.policy.document import Policy, PolicyError
+    from tidewaiter.policy.document import Policy
+    from tidewaiter.policy.errors import PolicyError
     from tidewaiter.service.engine import Counted
     from tidewaiter.service.firewall import Firewall, HeldConnection
     from tidewaiter.service.local_device import Device
@@ -62,7 +63,8 @@ _HOMES = {
     "tidewaiter.model.packet_socket": ("PacketSocket",),
     "tidewaiter.model.process": ("Process",),
     "tidewaiter.model.verdict": ("Verdict",),
-    "tidewaiter.policy.document": ("Policy", "PolicyError"),
+    "tidewaiter.policy.document": ("Policy",),
+    "tidewaiter.policy.errors": ("PolicyError",),
     "tidewaiter.service.engine": ("Counted",),
     "tidewaiter.service.firewall": ("Firewall", "HeldConnection"),
     "tidewaiter.service.local_device": ("Device",),

@@ -22,7 +22,7 @@ _BAD = [
     ('version = 1\n[default]\nout = "maybe"\n', 3, 7),
     ('version = 1\n[[rule]]\nname = "a"\nremote = "10.0.0.1/8"\nverdict = "block"\n', 4, 10),
     ('version = 1\n[[rule]]\nname = "a"\nprot = "80"\nverdict = "block"\n', 4, 1),
-    ('version = 1\n[[rule]]\nname = "a"\nport = ["80", "https"]\nverdict = "block"\n', 4, 15),
+    ('version = 1\n[[rule]]\nname = "a"\nport = ["80", "htps"]\nverdict = "block"\n', 4, 15),
     ("version = 7\n", 1, 11),
 ]
 

@@ -38,9 +38,15 @@ def commands() -> Iterator[tuple[str, ...]]:
 COMMANDS = list(commands())
 
 
+OF_POLICY = [
+    *("add", "check", "compile", "diff", "disable", "enable", "explain", "export", "history"),
+    *("import", "move", "remove", "schema", "test", "undo"),
+]
+
+
 def test_all_commands_are_there() -> None:
     assert main.list_commands(click.Context(main)) == NAMES
-    below = [("policy", "check"), ("wire", "decode"), ("wire", "encode")]
+    below = [("wire", "decode"), ("wire", "encode"), *(("policy", name) for name in OF_POLICY)]
     assert sorted(COMMANDS) == sorted(
         [*((name,) for name in NAMES if name not in ("policy", "wire")), *below]
     )
@@ -144,7 +150,8 @@ def completed(words: str) -> set[str]:
     [
         ("", NAMES),
         ("c", ["connections", "cleanup"]),
-        ("policy ", ["check"]),
+        ("policy ", OF_POLICY),
+        ("policy import ", ["opensnitch", "portmaster"]),
         ("run --mode ", ["observe", "enforce"]),
         ("run --fail o", ["open"]),
         ("wire decode ", ["info", "command"]),

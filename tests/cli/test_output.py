@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tidewaiter.cli import output as module
-from tidewaiter.cli.output import Output, printable, render, size
+from tidewaiter.cli.output import Output, render, size
+from tidewaiter.cli.printable import printable
 from tidewaiter.service.report import Line
 
 NOTICE: Line = {"event": "notice", "time": 0.0, "text": "Guarding every program; Ctrl-C to stop."}

@@ -41,7 +41,7 @@ def test_check_sums_up(file: Path) -> None:
 
 def test_check_counts_what_the_kernel_decides(file: Path) -> None:
     file.write_text(POLICY + '[[rule]]\nverdict = "drop"\n' * 299)
-    assert ": 300 rules (251 decided in the kernel, 49 in Python); default" in run("check", file).output
+    assert ": 300 rules (299 decided in the kernel, 1 in Python); default" in run("check", file).output
 
 
 def test_check_as_json(file: Path) -> None:
@@ -72,3 +72,51 @@ def test_check_of_a_missing_file(tmp_path: Path) -> None:
     result = run("check", tmp_path / "none")
     assert result.exit_code == 1
     assert result.stderr.startswith(f"{tmp_path / 'none'}:1:1: the file cannot be read")
+
+
+CURL = '{"program": "/usr/bin/curl", "remote": "192.0.2.1:443"}'
+
+
+def test_explain(file: Path) -> None:
+    result = run("explain", "--policy", file, CURL)
+    assert result.exit_code == 0
+    assert result.output == f"ask: rule 'rule 1', {file}:3 (python)\n"
+    result = CliRunner().invoke(
+        policy, ["explain", "--policy", str(file), "--json", "-", CURL], input=f"{CURL}\n\n{{\n"
+    )
+    assert result.exit_code == 1
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer.get("verdict") for answer in answers] == ["ask", None, "ask"]
+    assert "not JSON" in answers[1]["error"]
+
+
+def test_explain_says_what_would_change_it(file: Path) -> None:
+    result = run("explain", "--policy", file, '{"remote": "192.0.2.1:80", "direction": "in"}')
+    assert "drop: the default for in (python)" not in result.output
+    assert result.output.splitlines()[1:] == [
+        "  not 'rule 1' (line 3): port is 0/tcp, not 443",
+        "  it would be ask by 'rule 1' if port were 443",
+    ]
+
+
+def test_cases(file: Path) -> None:
+    cases = file.with_name("cases.toml")
+    cases.write_text('[[case]]\nconnection = {remote = "192.0.2.1:443"}\nverdict = "ask"\n')
+    assert (run("test", cases).exit_code, run("test", cases).output) == (
+        0,
+        "1 of 1 cases came out as expected\n",
+    )
+    cases.write_text(cases.read_text().replace('"ask"', '"drop"'))
+    result = run("test", cases)
+    assert result.exit_code == 1
+    assert result.output.startswith(f"{cases}:1: case 1: expected drop, found ask by 'rule 1'\n")
+    assert json.loads(run("test", "--json", cases).output)["passed"] is False
+    cases.write_text("x")
+    assert run("test", cases).exit_code == 2
+
+
+def test_compile_and_schema(file: Path) -> None:
+    assert run("compile", file).output.startswith("1 rules: 0 decided in the kernel, 1 in Python")
+    assert "in Python because of verdict ask: 1" in run("compile", "--stats", file).output
+    assert json.loads(run("compile", "--json", file).output)["rules"] == 1
+    assert json.loads(run("schema").output)["required"] == ["version"]

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from tidewaiter.model.key import Address, Direction
 from tidewaiter.policy import Answer, Facts, Network, Policy, PortSpan, Rule
+from tidewaiter.policy.patterns import Pattern
 
 PROGRAMS = st.sampled_from(["/usr/bin/curl", "/usr/bin/ssh", "/bin/sh"])
 USERS = st.sampled_from([0, 1000, 1001])
 PROTOCOLS = st.sampled_from([1, 6, 17, 47, 58, 132])
+ANSWERS = [Answer.ACCEPT, Answer.BLOCK, Answer.DROP, Answer.ASK]
 EDGES = {4: 10 << 24, 6: 0xFD00 << 112}
 WIDTHS = {4: 32, 6: 128}
 
@@ -53,7 +55,7 @@ def some(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]
 RULES = st.builds(
     Rule,
     name=st.just("drawn"),
-    answer=st.sampled_from(Answer),
+    answer=st.sampled_from(ANSWERS),
     programs=some(PROGRAMS),
     users=some(USERS),
     directions=st.frozensets(st.sampled_from(Direction)),
@@ -61,7 +63,7 @@ RULES = st.builds(
     local=some(networks()),
     ports=some(spans()),
 )
-DEFAULTS = st.dictionaries(st.sampled_from(Direction), st.sampled_from(Answer))
+DEFAULTS = st.dictionaries(st.sampled_from(Direction), st.sampled_from(ANSWERS))
 
 
 @st.composite
@@ -93,9 +95,13 @@ def facts(draw: Any, rules: list[Rule]) -> Facts:
         uid=draw(USERS | st.just(-1)),
         direction=draw(st.sampled_from(Direction)),
         protocol=draw(PROTOCOLS),
-        local=draw(addresses(version, [network for rule in rules for network in rule.local])),
+        local=draw(
+            addresses(version, [one for rule in rules for one in rule.local if not isinstance(one, Pattern)])
+        ),
         local_port=draw(ports),
-        remote=draw(addresses(version, [network for rule in rules for network in rule.remote])),
+        remote=draw(
+            addresses(version, [one for rule in rules for one in rule.remote if not isinstance(one, Pattern)])
+        ),
         remote_port=draw(ports),
     )
 
@@ -112,8 +118,14 @@ def matches(rule: Rule, facts: Facts) -> bool:
         (not rule.programs or facts.program in rule.programs)
         and (not rule.users or facts.uid in rule.users)
         and (not rule.directions or facts.direction in rule.directions)
-        and (not rule.remote or any(facts.remote in network for network in rule.remote))
-        and (not rule.local or any(facts.local in network for network in rule.local))
+        and (
+            not rule.remote
+            or any(facts.remote in network for network in rule.remote if not isinstance(network, Pattern))
+        )
+        and (
+            not rule.local
+            or any(facts.local in network for network in rule.local if not isinstance(network, Pattern))
+        )
         and (
             not rule.ports
             or any(

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from strategies import FUZZ
 from tidewaiter.model.key import Direction
-from tidewaiter.policy.document import MAX_SIZE, Policy, PolicyError
+from tidewaiter.policy.document import MAX_SIZE, Policy
+from tidewaiter.policy.errors import PolicyError
+from tidewaiter.policy.reader import RULE_KEYS
 from tidewaiter.policy.rule import Answer, PortSpan, Rule
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +113,11 @@ RULE = 'version = 1\n[[rule]]\nverdict = "block"\n'
         ("version = 2", "1:11: the policy's version is 2; write version = 1, the only one there is"),
         ("version = true", "1:11: the policy's version is True; write version = 1, the only one there is"),
         ("version = 1\n\nrules = 3", "3:1: a policy has no key 'rules'; did you mean rule?"),
-        ("version = 1\nx.y = 3", "2:1: a policy has no key 'x'; the keys are version, default and rule"),
+        (
+            "version = 1\nx.y = 3",
+            "2:1: a policy has no key 'x'; the keys are "
+            "version, include, default, group, list, network, geography and rule",
+        ),
         (
             'version = 1\ndefault = "drop"',
             '2:11: default is not a table; write [default] and below it lines like out = "accept"',
@@ -141,8 +147,7 @@ RULE = 'version = 1\n[[rule]]\nverdict = "block"\n'
         (RULE + 'progam = "/bin/sh"', "4:1: a rule has no key 'progam'; did you mean program?"),
         (
             RULE + "[rule.zone]\nx = 1",
-            "4:1: a rule has no key 'zone'; the keys are "
-            "name, program, user, direction, remote, local, port and verdict",
+            f"4:1: a rule has no key 'zone'; the keys are {', '.join(RULE_KEYS[:-1])} and limit",
         ),
         (RULE + "name = 5", "4:8: 5 is not a name; write it as text on one line"),
         (RULE + 'name = ""', "4:8: '' is not a name; write it as text on one line"),

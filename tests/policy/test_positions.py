@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.positions import MAX_DEPTH, KeyPath, Positions
-from tidewaiter.policy.rule import BadValueError
 
 TRICKY = '''\
 # [[rule]] in a comment, with "a quote

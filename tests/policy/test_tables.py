@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import FUZZ
+from tidewaiter.host.policy_maps import CAPACITY
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Classifier, Facts, Policy, PortSpan, Rule, RuleAction, compile_tables
+from tidewaiter.policy.tables import KERNEL_CAPACITY
 
 Cases = st.SearchStrategy[tuple[Policy, list[Facts]]]
 
@@ -60,6 +62,10 @@ def test_an_answer_at_connect_holds_for_every_local_address(policy_cases: Cases,
         for local in locals_:
             if local.version == facts.remote.version:
                 assert classifier.decide(facts._replace(local=local)).index == bit
+
+
+def test_the_kernel_has_so_many_bits() -> None:
+    assert KERNEL_CAPACITY == CAPACITY
 
 
 def test_at_connect_only_a_first_match_that_names_local_is_consulted() -> None:

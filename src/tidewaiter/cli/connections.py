@@ -14,7 +14,8 @@ from rich.text import Text
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.output import STYLES, printable, size
+from tidewaiter.cli.output import STYLES, size
+from tidewaiter.cli.printable import printable
 from tidewaiter.host import state
 from tidewaiter.host.snapshot import Snapshot
 from tidewaiter.service.report import Clock, Line, describe

@@ -17,7 +17,8 @@ from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
-from tidewaiter.policy.document import Policy, PolicyError
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.errors import PolicyError
 from tidewaiter.service.device import Access, DeviceError, DeviceServer
 from tidewaiter.service.engine import Settings
 from tidewaiter.service.owned import ASK
@@ -106,7 +107,8 @@ def driver(
         raise Failure(missing)
     with signals() as seen:
         with one_sentence():
-            changed = changes(policy_file)
+            watched: list[str] = []
+            changed = changes(policy_file, lambda: watched)
             next(changed)  # what changes while we start counts
             ports = RedirectPorts(name_server_port, tunnel_port, split_tunnel_port) if redirect else None
             try:
@@ -122,6 +124,7 @@ def driver(
             except ValueError as error:
                 raise Failure(str(error)) from error
             policy = load_policy(policy_file) if policy_file else ASK
+            watched += policy.files + policy.folders
             server = _server(device, settings, access, policy)
             bpffs.ensure()
             drop_privileges(entering=netns is not None)
@@ -131,7 +134,8 @@ def driver(
         while signal.SIGTERM not in seen and not server.finished.wait(_LOOK):
             if next(changed) or signal.SIGHUP in seen:
                 seen.discard(signal.SIGHUP)
-                _reload(server, policy_file)
+                if loaded := _reload(server, policy_file):
+                    watched[:] = loaded.files + loaded.folders
         notify("STOPPING=1")
         for left in server.stop():
             click.echo(f"not removed: {left}", err=True)
@@ -151,13 +155,17 @@ def _server(device: Path | None, settings: Settings, access: Access, policy: Pol
     return server
 
 
-def _reload(server: DeviceServer, policy_file: str | None) -> None:
+def _reload(server: DeviceServer, policy_file: str | None) -> Policy | None:
+    """The policy that is in force now, if it is another one."""
     if policy_file is None:
-        return
+        return None
     try:
-        server.load(Policy.load(policy_file))
+        policy = Policy.load(policy_file)
+        server.load(policy)
     except (PolicyError, KernelError) as error:
         reason = error.strerror if isinstance(error, KernelError) else error
         click.echo(f"{reason}; the policy in force stays", err=True)
     else:
         click.echo(f"{policy_file} is in force", err=True)
+        return policy
+    return None

@@ -16,7 +16,7 @@ from tidewaiter.host.queue import QueueError
 from tidewaiter.host.state import StateError
 from tidewaiter.kernel.btf import BtfError
 from tidewaiter.kernel.libbpf import KernelError
-from tidewaiter.policy.document import PolicyError
+from tidewaiter.policy.errors import PolicyError
 from tidewaiter.service.device import DeviceError
 
 _CONFIGURATION = 2

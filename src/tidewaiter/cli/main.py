@@ -13,7 +13,7 @@ _COMMANDS = {
     "run": "Guard or watch this host.",
     "driver": "Hold connections for another program that decides.",
     "connections": "Show what is open now: who, where, how much.",
-    "policy": "Check policy files.",
+    "policy": "Check, explain, test, change and import policy files.",
     "lab": "Run a command in a private network under the firewall.",
     "doctor": "Say what this machine has and lacks.",
     "cleanup": "Remove what a crash left behind.",

@@ -100,5 +100,5 @@ firewall_options = _together(
 
 
 def load_policy(path: str | None) -> Policy:
-    """The policy of a file, or one that accepts everything. Raises PolicyError."""
-    return Policy.load(Path(path)) if path else Policy()
+    """The policy of a file for a firewall that starts, or one that accepts everything. Raises PolicyError."""
+    return Policy.load(Path(path)).at_start() if path else Policy()

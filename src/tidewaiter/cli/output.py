@@ -18,6 +18,7 @@ from typing import IO, Any, Protocol, cast
 from rich.console import Console
 from rich.text import Text
 
+from tidewaiter.cli.printable import printable
 from tidewaiter.service.report import Line
 
 _WAITING = 65536
@@ -155,13 +156,6 @@ def _where(line: dict[str, Any]) -> str:
 def _who(line: dict[str, Any]) -> str:
     name = printable(line["program"].rpartition("/")[2]) or "unknown"
     return f"{name} ({line['pid']})" if line["pid"] else name
-
-
-def printable(text: str) -> str:
-    """A text with what would steer the terminal, or cannot be encoded, spelled out: names are others' choice."""
-    if text.isprintable():
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def size(count: int) -> str:

@@ -1,20 +1,53 @@
-"""``tidewaiter policy``: look after a policy file."""
+"""``tidewaiter policy``: look after policy files. `policy_edit` changes them, `policy_import` takes others over."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import click
 
 from tidewaiter.cli.help import HELP
+from tidewaiter.cli.policy_edit import add, diff, disable, enable, history, move, remove, undo
+from tidewaiter.cli.policy_import import export, import_group
+from tidewaiter.cli.printable import printable
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Policy, PolicyError, compile_tables
+from tidewaiter.policy.connection import read_connection
+from tidewaiter.policy.explain import Explainer, Explanation
+from tidewaiter.policy.measure import measure
+from tidewaiter.policy.patterns import BadValueError
+from tidewaiter.policy.schema import schema
+from tidewaiter.policy.tables import KERNEL_CAPACITY
+from tidewaiter.policy.trial import TrialError, load_trials, try_out
+from tidewaiter.policy.world import world_of
+
+_SHOWN = 20
 
 
 @click.group(context_settings=HELP)
 def policy() -> None:
-    """Check policy files."""
+    """Check, explain, test, change and import policy files."""
+
+
+for _command in (import_group, export, add, remove, move, enable, disable, history, undo, diff):
+    policy.add_command(_command)
+
+
+def loaded(file: str) -> Policy:
+    """The policy of a file; an error is one line on standard error, and status 1."""
+    try:
+        return Policy.load(file)
+    except PolicyError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+
+
+def say(text: str) -> None:
+    """A sentence on standard error."""
+    click.echo(printable(text), err=True)
 
 
 @policy.command(context_settings=HELP)
@@ -27,15 +60,11 @@ def check(file: str, as_json: bool) -> None:
     Example:
       tidewaiter policy check policy.toml
     """
-    try:
-        loaded = Policy.load(file)
-    except PolicyError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
-    tables = compile_tables(loaded)
-    rules = len(loaded.rules)
+    found = loaded(file)
+    tables = compile_tables(found, KERNEL_CAPACITY)
+    rules = len(found.rules)
     in_kernel = sum(not action.consult for action in tables.actions[: tables.rules])
-    defaults = {direction.word: loaded.default(direction).value for direction in Direction}
+    defaults = {direction.word: found.default(direction).value for direction in Direction}
     if as_json:
         summary = {"file": file, "rules": rules, "kernel": in_kernel, "consult": rules - in_kernel}
         click.echo(json.dumps({**summary, "default": defaults}))
@@ -45,3 +74,115 @@ def check(file: str, as_json: bool) -> None:
         f"{file}: {rules} rule{'' if rules == 1 else 's'} ({in_kernel} decided in the kernel, "
         f"{rules - in_kernel} in Python); default {words}"
     )
+
+
+@policy.command(context_settings=HELP)
+@click.option("--policy", "file", metavar="FILE", required=True, help="The policy (TOML).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.argument("connections", metavar="CONNECTION...", nargs=-1, required=True)
+def explain(file: str, as_json: bool, connections: tuple[str, ...]) -> None:
+    """Say what the policy does with each CONNECTION, and why.
+
+    A CONNECTION is a JSON object as --json prints it everywhere; - reads one a line from standard input.
+
+    \b
+    Example:
+      tidewaiter policy explain --policy policy.toml '{"program": "/usr/bin/curl", "remote": "192.0.2.1:443"}'
+    """
+    found = loaded(file)
+    explainer, failed = Explainer(found, world_of(found, say)), False
+    for text in _each(connections):
+        try:
+            explanation = explainer.explain(read_connection(text))
+        except BadValueError as bad:
+            failed = True
+            say(str(bad))
+            if as_json:
+                click.echo(json.dumps({"error": str(bad)}))
+            continue
+        if as_json:
+            click.echo(json.dumps(explanation.as_object()))
+        else:
+            click.echo("\n".join(map(printable, _lines(explanation))))
+    sys.exit(failed)
+
+
+def _each(connections: Iterable[str]) -> Iterator[str]:
+    for one in connections:
+        if one != "-":
+            yield one
+        else:
+            yield from (line for line in sys.stdin if line.strip())
+
+
+def _lines(explanation: Explanation) -> Iterator[str]:
+    rule = explanation.rule
+    by = f"rule {rule.name!r}, {rule.file}:{rule.line}" if rule else f"the default for {explanation.default}"
+    yield f"{explanation.verdict}: {by} ({explanation.tier})"
+    if explanation.missing:
+        yield f"  cannot be decided before this is known: {', '.join(explanation.missing)}"
+    for passed in explanation.above[:_SHOWN]:
+        yield f"  not {passed.rule.name!r} (line {passed.rule.line}): {'; '.join(map(str, passed.unmet))}"
+    if len(explanation.above) > _SHOWN:
+        yield f"  and {len(explanation.above) - _SHOWN} more rules above it did not match"
+    for other, unmet in explanation.changes():
+        wanted = f"not {unmet.wanted}" if unmet.negated else f"{unmet.wanted}"
+        yield f"  it would be {other.answer.value} by {other.name!r} if {unmet.dimension} were {wanted}"
+
+
+@policy.command(context_settings=HELP)
+@click.argument("file")
+@click.option("--policy", "policy_file", metavar="FILE", help="Another policy than the one that FILE names.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each case.")
+def test(file: str, policy_file: str | None, as_json: bool) -> None:
+    """Try the cases of FILE (connection, expected verdict and rule); exit status 1 if one comes out otherwise.
+
+    \b
+    Example:
+      tidewaiter policy test cases.toml
+    """
+    try:
+        trials = load_trials(file)
+    except TrialError as error:
+        say(str(error))
+        sys.exit(2)
+    found = loaded(policy_file or str(Path(file).parent / trials.policy))
+    results = try_out(found, world_of(found, say), trials)
+    for result in results:
+        if as_json:
+            click.echo(json.dumps(result.as_object()))
+        elif not result.passed:
+            click.echo(printable(f"{file}:{result.line}: {result}"))
+    wrong = sum(not result.passed for result in results)
+    if not as_json:
+        click.echo(f"{len(results) - wrong} of {len(results)} cases came out as expected")
+    sys.exit(wrong > 0)
+
+
+@policy.command("compile", context_settings=HELP)
+@click.argument("file")
+@click.option("--stats", is_flag=True, help="Say what each dimension costs.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def compile_(file: str, stats: bool, as_json: bool) -> None:
+    """Compile FILE for the kernel and for Python, and say what came of it.
+
+    \b
+    Example:
+      tidewaiter policy compile --stats policy.toml
+    """
+    found = measure(loaded(file))
+    if as_json:
+        click.echo(json.dumps(found.as_object()))
+    else:
+        click.echo("\n".join(found.lines(details=stats)))
+
+
+@policy.command("schema", context_settings=HELP)
+def schema_() -> None:
+    """Print the JSON schema of policy files, for editors.
+
+    \b
+    Example:
+      tidewaiter policy schema > policy.schema.json
+    """
+    click.echo(json.dumps(schema(), indent=2))

@@ -20,7 +20,8 @@ from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.packet_socket import PacketSocket
-from tidewaiter.policy.document import Policy, PolicyError
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.errors import PolicyError
 from tidewaiter.service.engine import Engine, Settings
 from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.report import Reporter
@@ -91,9 +92,10 @@ def run(
         raise Failure(missing)
     with signals() as seen:  # around all of it: a stop in the middle of a step leaves nothing half done
         with one_sentence():
-            changed = changes(policy_file)
+            watched: list[str] = []
+            changed = changes(policy_file, lambda: watched)
             next(changed)  # what changes while we start counts
-            policy = load_policy(policy_file)
+            policy = _followed(load_policy(policy_file), watched)
             settings = Settings(
                 name=name,
                 scope=Scope.host() if device else Scope.of(cgroup, netns),
@@ -135,7 +137,7 @@ def run(
                 output.wait(_LOOK)
                 if next(changed) or signal.SIGHUP in seen:
                     seen.discard(signal.SIGHUP)
-                    _reload(engine, output, reporter, policy_file)
+                    _reload(engine, output, reporter, policy_file, watched)
         finally:
             _stop(engine, output, reporter, quiet=quiet)
     if engine.failure is not None:
@@ -154,21 +156,31 @@ def _stop(engine: Engine | RemoteEngine, output: Output, reporter: Reporter, *, 
 
 
 def _reload(
-    engine: Engine | RemoteEngine, output: Output, reporter: Reporter, policy_file: str | None
+    engine: Engine | RemoteEngine,
+    output: Output,
+    reporter: Reporter,
+    policy_file: str | None,
+    watched: list[str],
 ) -> None:
     if policy_file is None:
         return
     try:
         policy: Policy = Policy.load(policy_file)
+        engine.load(policy)
     except PolicyError as error:
         output.put(reporter.notice(f"{error}; the policy in force stays"))
         return
-    try:
-        engine.load(policy)
     except KernelError as error:
         output.put(reporter.notice(f"{policy_file}: {error.strerror}; the policy in force stays"))
         return
+    _followed(policy, watched)
     output.put(reporter.notice(f"{policy_file} is in force"))
+
+
+def _followed(policy: Policy, watched: list[str]) -> Policy:
+    """The policy itself; what it was read from is what is watched from now on."""
+    watched[:] = policy.files + policy.folders
+    return policy
 
 
 def _refuse_options_of_the_driver(context: click.Context) -> None:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 
-def changes(path: str | None) -> Iterator[bool]:
-    """Whether a file has changed since the last call; never for None."""
+def changes(path: str | None, others: Callable[[], Iterable[str]] = tuple) -> Iterator[bool]:
+    """Whether a file, or one of the ``others``, has changed since the last call; never for None."""
 
-    def stamp() -> tuple[int, int, int] | None:
+    def stamp(one: str) -> tuple[int, int, int] | None:
         try:
-            found = os.stat(path) if path else None  # noqa: PTH116
+            found = os.stat(one)  # noqa: PTH116
         except OSError:
             return None  # between two versions, for an editor that renames
-        return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
-    last = stamp()
+    def stamps() -> dict[str, tuple[int, int, int]]:
+        paths = dict.fromkeys((path, *others())) if path else {}
+        return {one: found for one in paths if one and (found := stamp(one))}
+
+    last = stamps()
     while True:
-        now = stamp()
-        yield now is not None and now != last
-        last = now or last
+        now = stamps()
+        # what is looked at for the first time has not changed, except for the file itself: it is there again
+        yield any(last.get(one, None if one == path else found) != found for one, found in now.items())
+        last |= now
 
 
 @contextmanager

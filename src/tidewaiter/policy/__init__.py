@@ -7,22 +7,30 @@ and `tidewaiter.protocol` only.
 """
 
 from tidewaiter.policy.classifier import Classifier
-from tidewaiter.policy.document import Policy, PolicyError
-from tidewaiter.policy.rule import Answer, Decision, Facts, Network, PortSpan, Rule, programs_on_disk
+from tidewaiter.policy.details import Details, Lookup
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.errors import PolicyError
+from tidewaiter.policy.patterns import BadValueError
+from tidewaiter.policy.rule import Answer, Decision, Facts, PortSpan, Rule, World, programs_on_disk
+from tidewaiter.policy.scopes import Network
 from tidewaiter.policy.tables import KernelTables, RuleAction, compile_tables
 
 __all__ = [
     "Answer",
+    "BadValueError",
     "Classifier",
     "Decision",
+    "Details",
     "Facts",
     "KernelTables",
+    "Lookup",
     "Network",
     "Policy",
     "PolicyError",
     "PortSpan",
     "Rule",
     "RuleAction",
+    "World",
     "compile_tables",
     "programs_on_disk",
 ]

@@ -1,156 +1,158 @@
 """The classifier: which rule decides a connection, at a cost that hardly depends on how many there are.
 
-Rule i of a policy is bit i. Each dimension maps a value to the set of the rules that this value
-satisfies, as one integer; the AND of these sets over all dimensions are the rules that match, and the
-lowest bit is the first of them. The defaults are three more rules at the end, one for each direction, so
-that there always is a bit. Addresses and ports are looked up in `Steps`: the sorted points at which the
-set changes. `tidewaiter.policy.tables` puts the same sets into the form that the kernel half evaluates.
+Rule i of a policy is bit i. Each dimension that some rule names maps a fact to the set of the rules that it satisfies,
+as one integer; the AND of these sets are the rules that match, and the lowest bit is the first of them. Where none is
+left, the default of the connection's direction decides. `tidewaiter.policy.tables` puts the sets into the form that the
+kernel half evaluates.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from itertools import accumulate
-from operator import xor
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from tidewaiter.model.key import Direction
+from tidewaiter.policy.dimensions import ALL, is_pending
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Decision, Facts, Network, Rule
+from tidewaiter.policy.index import Change, Index, bit_set, uncollected
+from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
 
-V = TypeVar("V", bound=Hashable)
-
-Steps = tuple[list[int], list[int]]
-"""Numbers in ascending order from 0, and the bit set that holds from each one to the next."""
-
-Span = tuple[int, int]
-"""The numbers from the first to the second, both included."""
+NOWHERE = World()
+"""No lists, and no knowledge of where addresses are."""
 
 
 class Classifier:
-    """Decides connections by a policy. It does no I/O and does not change once made."""
+    """Decides connections by a policy. It does no I/O of its own; ``world`` is what rules look things up in."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, world: World = NOWHERE) -> None:
         """Compile a policy."""
-        rules = policy.rules
-        defaults = 0b111 << len(rules)
-        self._any_program, self._programs = bit_sets(rules, lambda rule: rule.programs, defaults)
-        self._any_user, self._users = bit_sets(rules, lambda rule: rule.users, defaults)
-        self._directions = direction_sets(rules, defaults=True)
-        self._remote = _address_steps(rules, lambda rule: rule.remote, defaults)
-        self._local = _address_steps(rules, lambda rule: rule.local, defaults)
-        self._any_port, self._ports = _port_steps(rules, defaults)
-        self._decisions = [Decision(rule.answer, rule.name, bit) for bit, rule in enumerate(rules)]
-        self._decisions += [
-            Decision(policy.default(direction), "", len(rules) + direction, default=True)
-            for direction in Direction
-        ]
+        self._world = world
+        self._policy = policy
+        self._indexes: dict[tuple[str, int, bool], Index] = {}
+        self._order: list[int] = []
+        self._places: list[int] = []
+        self._rules: list[Rule | None] = []
+        self._unused: list[int] = []
+        self._decisions: list[Decision | None] = []
+        with uncollected():
+            self._order = [self._enter(rule) for rule in policy.rules]
+        self._refresh(Change(0, 0, len(self._order), self._order))
 
     def decide(self, facts: Facts) -> Decision:
-        """What the first rule that matches says, or the default of the connection's direction."""
-        direction = facts.direction
-        port = facts.local_port if direction is Direction.IN else facts.remote_port
-        remote = facts.remote
-        starts, sets = self._remote[remote.version]
-        matching = sets[bisect_right(starts, int(remote)) - 1]
-        local = facts.local
-        starts, sets = self._local[local.version]
-        matching &= sets[bisect_right(starts, int(local)) - 1]
-        starts, sets = self._ports.get(facts.protocol, self._any_port)
-        matching &= sets[bisect_right(starts, port) - 1]
-        matching &= self._directions[direction]
-        matching &= self._users.get(facts.uid, self._any_user)
-        matching &= self._programs.get(facts.program, self._any_program)
-        return self._decisions[lowest_bit(matching)]
+        """What the first rule that matches says, or the default of the connection's direction.
+
+        Where that rule needs what is not known yet (``facts.pending``), the decision says what is ``missing``.
+        """
+        if facts.pending:
+            return self._decide_partly(facts)
+        matching = self._enabled
+        for look, value in self._looks:
+            matching &= look(value(facts))
+        if not matching:
+            return self._default(facts.direction)
+        return self._decision((matching & -matching).bit_length() - 1)
+
+    def update(self, policy: Policy) -> None:
+        """Takes another policy, at the price of what is different at its beginning, middle or end."""
+        old, new = self._policy.rules, policy.rules
+        first, shorter = 0, min(len(old), len(new))
+        while first < shorter and (old[first] is new[first] or old[first] == new[first]):
+            first += 1
+        last = 0
+        while last < shorter - first and (
+            old[-1 - last] is new[-1 - last] or old[-1 - last] == new[-1 - last]
+        ):
+            last += 1
+        end, new_end = len(old) - last, len(new) - last
+        for slot in self._order[first:end]:
+            self._leave(slot)
+        entered = [self._enter(rule) for rule in new[first:new_end]]
+        self._order[first:end] = entered
+        self._policy = policy
+        self._refresh(Change(first, end, new_end, entered))
+
+    @property
+    def dimensions(self) -> frozenset[str]:
+        """The dimensions that some rule names: what has to be found out about connections."""
+        return frozenset(name for name, _, _ in self._indexes)
+
+    def _enter(self, rule: Rule) -> int:
+        if self._unused:
+            slot = self._unused.pop()
+            self._rules[slot] = rule
+        else:
+            slot = len(self._rules)
+            self._rules.append(rule)
+            self._places.append(0)
+        for name, layer, negated, values in rule.conditions():
+            key = name, layer, negated
+            index = self._indexes.get(key)
+            if index is None:
+                index = self._indexes[key] = Index(ALL[name], negated=negated)
+            index.add(slot, values)
+        return slot
+
+    def _leave(self, slot: int) -> None:
+        rule = self._rules[slot]
+        assert rule is not None
+        for name, layer, negated, values in rule.conditions():
+            index = self._indexes[name, layer, negated]
+            index.remove(slot, values)
+            if not index.named:
+                del self._indexes[name, layer, negated]
+        self._rules[slot] = None
+        self._unused.append(slot)
+
+    def _refresh(self, change: Change) -> None:
+        places, rules = self._places, self._policy.rules
+        for place, slot in enumerate(self._order):
+            places[slot] = place
+        length = len(rules)
+        off = self._policy.groups_off
+        self._enabled = (1 << length) - 1
+        disabled = [place for place, rule in enumerate(rules) if not rule.enabled or rule.group in off]
+        if disabled:
+            self._enabled ^= bit_set(disabled, length)
+        for index in self._indexes.values():
+            index.refresh(places, length, change)
+        self._decisions = [None] * len(rules)
+        # the one that most rules name first: what it leaves is short, and what follows is quick
+        ordered = sorted(self._indexes.values(), key=lambda index: -len(index.named))
+        self._looks: list[tuple[Callable[[Any], int], Callable[[Facts], Any]]] = [
+            (index.look, index.dimension.getter(self._world)) for index in ordered
+        ]
+
+    def _default(self, direction: Direction) -> Decision:
+        return Decision(self._policy.default(direction), "", len(self._order) + direction, default=True)
+
+    def _decision(self, place: int) -> Decision:
+        decision = self._decisions[place]
+        if decision is None:
+            rule = self._policy.rules[place]
+            decision = self._decisions[place] = Decision(
+                rule.answer, rule.name, place, function=rule.function
+            )
+        return decision
+
+    def _decide_partly(self, facts: Facts) -> Decision:
+        """The first rule that may match decides if it matches for certain; otherwise something is missing."""
+        matching, pending = self._enabled, facts.pending
+        unknown: list[tuple[str, Index]] = []
+        for (name, _, _), index in self._indexes.items():
+            if is_pending(name, pending):
+                unknown.append((name, index))
+            else:
+                matching &= index.look(index.dimension.getter(self._world)(facts))
+        if not matching:
+            return self._default(facts.direction)
+        place = (matching & -matching).bit_length() - 1
+        decision = self._decision(place)
+        missing = {name for name, index in unknown if not index.free >> place & 1}
+        if not missing:
+            return decision
+        return Decision(Answer.ASK, decision.rule, place, missing=tuple(sorted(missing)))
 
 
 def lowest_bit(bits: int) -> int:
     """The index of the lowest bit of a set that is not empty."""
     return (bits & -bits).bit_length() - 1
-
-
-def bit_sets(
-    rules: Sequence[Rule], values: Callable[[Rule], Iterable[V]], always: int
-) -> tuple[int, dict[V, int]]:
-    """The sets of one dimension: for a value that no rule names, and for each one that some rule names.
-
-    ``always`` are bits that are in every set.
-    """
-    unnamed = always
-    named: dict[V, int] = {}
-    for index, rule in enumerate(rules):
-        bit = 1 << index
-        constrained = False
-        for value in values(rule):
-            constrained = True
-            named[value] = named.get(value, 0) | bit
-        if not constrained:
-            unnamed |= bit
-    return unnamed, {value: bits | unnamed for value, bits in named.items()}
-
-
-def direction_sets(rules: Sequence[Rule], *, defaults: bool) -> dict[Direction, int]:
-    """The rules for each direction, with its default as bit ``len(rules) + direction`` if wanted."""
-    unnamed, named = bit_sets(rules, lambda rule: rule.directions, 0)
-    return {
-        direction: named.get(direction, unnamed) | (defaults << len(rules) + direction)
-        for direction in Direction
-    }
-
-
-def _steps(spans: Iterable[tuple[int, Sequence[Span]]], always: int) -> Steps:
-    """The steps of a dimension from the index of each rule that constrains it and the rule's spans."""
-    changes = {0: always}
-    for index, rule_spans in spans:
-        bit = 1 << index
-        for low, high in _joined(rule_spans):
-            changes[low] = changes.get(low, 0) ^ bit
-            changes[high + 1] = changes.get(high + 1, 0) ^ bit
-    starts = sorted(changes)
-    return starts, list(accumulate((changes[start] for start in starts), xor))
-
-
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    """The same numbers in spans that do not overlap, so that each changes its rule's bit on and off once."""
-    joined: list[Span] = []
-    for low, high in sorted(spans):
-        if joined and low <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
-        else:
-            joined.append((low, high))
-    return joined
-
-
-def _address_steps(
-    rules: Sequence[Rule], networks: Callable[[Rule], Sequence[Network]], always: int
-) -> dict[int, Steps]:
-    """The steps of an address dimension for IP version 4 and for 6."""
-    always, _ = bit_sets(rules, networks, always)
-    return {
-        version: _steps(
-            (
-                (index, [_span(network) for network in networks(rule) if network.version == version])
-                for index, rule in enumerate(rules)
-            ),
-            always,
-        )
-        for version in (4, 6)
-    }
-
-
-def _span(network: Network) -> Span:
-    return int(network.network_address), int(network.broadcast_address)
-
-
-def _port_steps(rules: Sequence[Rule], always: int) -> tuple[Steps, dict[int, Steps]]:
-    """The steps over ports for a protocol that no rule names, and for each one that some rule names."""
-    always, _ = bit_sets(rules, lambda rule: rule.ports, always)
-    spans: dict[int, dict[int, list[Span]]] = {}
-    for index, rule in enumerate(rules):
-        for span in rule.ports:
-            for protocol in span.protocols:
-                spans.setdefault(protocol, {}).setdefault(index, []).append((span.low, span.high))
-    return _steps((), always), {
-        protocol: _steps(by_rule.items(), always) for protocol, by_rule in spans.items()
-    }

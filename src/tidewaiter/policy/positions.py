@@ -14,7 +14,7 @@ import re
 import tomllib
 from bisect import bisect_left
 
-from tidewaiter.policy.rule import BadValueError
+from tidewaiter.policy.patterns import BadValueError
 
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document to one value."""
@@ -35,12 +35,30 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"""[^,\]}#\n]++""")
 
 
+_VALUE = r"""(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|true|false|[0-9]{1,18}+)"""
+_PLAIN_TEXT = re.compile(
+    r"(?:[ \t]*+(?:\[\[[\w-]{1,80}+\]\]|\[[\w-]{1,80}+(?:\.[\w-]{1,80}+){0,2}+\]"
+    r"|[\w-]{1,80}+(?:\.[\w-]{1,80}+){0,2}+[ \t]*+=[ \t]*+"
+    rf"(?:{_VALUE}|\[[ \t]*+(?:{_VALUE}(?:[ \t]*+,[ \t]*+{_VALUE})*+[ \t]*+,?+[ \t]*+)?+\]))?+"
+    r"[ \t]*+(?:#[^\n]*+)?+(?:\n|\Z))*+",
+    re.ASCII,
+)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text has only what most policies have: a key and its value on each line, and nothing nested.
+
+    Such a text holds nothing that this module would refuse, and tables begin where a line begins with a bracket.
+    """
+    return _PLAIN_TEXT.fullmatch(text) is not None
+
+
 class _LostError(Exception):
     """The text is not TOML at this place."""
 
 
 class Positions:
-    """The offsets of the keys and values of one text.
+    """The offsets of the keys and values of one text, and of its ``headers`` with the parts of their names.
 
     Raises `BadValueError` for a key, a nesting or a number that no policy needs; its position is then the
     last one noted, `last`.
@@ -51,6 +69,7 @@ class Positions:
         self.keys: dict[KeyPath, int] = {}
         self.values: dict[KeyPath, int] = {}
         self.last = 0
+        self.headers: list[tuple[int, tuple[str, ...]]] = []
         self._text = text
         self._lines = [match.start() for match in re.finditer("\n", text)]
         self._rows: dict[KeyPath, int] = {}  # how many [[tables]] there are so far under a path
@@ -113,6 +132,7 @@ class Positions:
         double = self._text.startswith("[[", start)
         parts, at = self._key(start + 1 + double)
         at = self._expect("]]" if double else "]", at)
+        self.headers.append((start, tuple(parts)))
         path: KeyPath = ()
         for number, part in enumerate(parts, 1):
             path += (part,)

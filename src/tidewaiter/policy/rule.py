@@ -1,33 +1,28 @@
-"""What a rule is, what it is held against, and how the words of the policy file become its values.
+"""What a rule is, and what it is held against.
 
-A rule has a dimension for each thing that is known about a connection: program, user, direction, remote
-address, local address, port. An empty dimension means any. The parsers of single words raise `BadValueError`;
-where in a file the word stands is the business of `tidewaiter.policy.document`.
+A rule names what a connection has to be like, one dimension after the other: program, user, direction, remote address …
+(`tidewaiter.policy.dimensions` is the table of them). What it leaves out may be anything. How the words of the policy
+file become its values is the business of `tidewaiter.policy.words`.
 """
 
 from __future__ import annotations
 
 import os
-import pwd
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from typing import Protocol as Interface
 
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Address, Direction, Protocol
-
-Network = IPv4Network | IPv6Network
+from tidewaiter.model.name import Name
+from tidewaiter.policy.details import BLIND, NOTHING, Details, Lookup, OfProcess
+from tidewaiter.policy.patterns import Pattern, Under
+from tidewaiter.policy.scopes import Network
 
 PORT_PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.SCTP)
 """The protocols that have ports: those that a port without a protocol means."""
-
-_PROTOCOLS = {protocol.name.lower(): protocol for protocol in Protocol}
-_PORT = re.compile(r"(?P<low>[0-9]{1,5})(?:-(?P<high>[0-9]{1,5}))?(?:/(?P<protocol>[^/]*))?")
-_LARGEST_UID = 2**32 - 2  # 2**32 - 1 is (uid_t)-1, which the kernel uses for "no user"
-_SHOWN = 60
 
 
 class Answer(StrEnum):
@@ -37,16 +32,11 @@ class Answer(StrEnum):
     BLOCK = "block"
     DROP = "drop"
     ASK = "ask"
-
-
-class BadValueError(ValueError):
-    """A word of the policy that cannot be used: what is wrong with it, and what to write instead."""
-
-    def __init__(self, problem: str, remedy: str) -> None:
-        """Both are parts of one sentence."""
-        super().__init__(f"{problem}; {remedy}")
-        self.problem = problem
-        self.remedy = remedy
+    LIMIT = "limit"
+    REDIRECT_NAME_SERVER = "redirect-name-server"
+    REDIRECT_TUNNEL = "redirect-tunnel"
+    REDIRECT_SPLIT_TUNNEL = "redirect-split-tunnel"
+    PYTHON = "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +64,84 @@ class PortSpan:
         return PORT_PROTOCOLS if self.protocol is None else (self.protocol,)
 
 
+Value = Any
+"""What a dimension is about: a text, a number, a network, a pattern …"""
+
+Values = Mapping[str, tuple[Any, ...]]
+"""Dimension to the values of which one has to match. None among them stands for "not known"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What else a connection has to satisfy: in each dimension any of some values, and none of others."""
+
+    any_of: Values = field(default_factory=dict, hash=False)
+    none_of: Values = field(default_factory=dict, hash=False)
+
+
+class Condition(NamedTuple):
+    """One thing that a rule demands. Layer 0 is the rule itself, 1 and more what stands under ``also``."""
+
+    dimension: str
+    layer: int
+    negated: bool
+    values: tuple[Any, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule. Each empty dimension means any; a connection has to satisfy all of them.
+    """One rule. Each empty dimension means any; a connection has to satisfy all that it names.
 
-    ``programs`` are absolute paths, ``users`` are uids. ``ports`` are the remote port of a connection
-    that goes out or through this host, and the local port of one that comes in. ``line`` is where the
-    rule begins in its file, counted from 1, or 0 for a rule made in Python.
+    ``programs`` are absolute paths or patterns, ``users`` are uids. ``ports`` are the remote port of a connection
+    that goes out or through this host, and the local port of one that comes in. ``any_of`` are further dimensions
+    by name, ``none_of`` what a connection must not be like, ``also`` more conditions that have to hold besides.
+
+    A rule that is not ``enabled``, or whose ``group`` is switched off, matches nothing. ``until`` is seconds since 1970
+    or the word of a life (`tidewaiter.policy.life`), "" for always. ``limit`` are bytes a second to and from the
+    program, 0 for no limit. ``function`` is what an answer `Answer.PYTHON` calls. ``file`` and ``line`` are where the
+    rule begins, counted from 1, 0 for a rule made in Python.
     """
 
     name: str
     answer: Answer
-    programs: tuple[str, ...] = ()
-    users: tuple[int, ...] = ()
+    programs: tuple[str | Pattern | Under | None, ...] = ()
+    users: tuple[int | Pattern | None, ...] = ()
     directions: frozenset[Direction] = frozenset()
-    remote: tuple[Network, ...] = ()
-    local: tuple[Network, ...] = ()
+    remote: tuple[Network | Pattern, ...] = ()
+    local: tuple[Network | Pattern, ...] = ()
     ports: tuple[PortSpan, ...] = ()
-    line: int = 0
+    any_of: Values = field(default_factory=dict, hash=False)
+    none_of: Values = field(default_factory=dict, hash=False)
+    also: tuple[Conditions, ...] = ()
+    group: str = ""
+    enabled: bool = True
+    log: bool = True
+    until: float | str = ""
+    limit: tuple[int, int] = (0, 0)
+    function: str = ""
+    line: int = field(default=0, compare=False)
+    file: str = field(default="", compare=False)
+
+    def conditions(self) -> Iterator[Condition]:
+        """All that it demands."""
+        for name, values in (
+            ("program", self.programs),
+            ("user", self.users),
+            ("direction", tuple(self.directions)),
+            ("remote", self.remote),
+            ("local", self.local),
+            ("port", self.ports),
+        ):
+            if values:
+                yield Condition(name, 0, False, values)
+        tables: tuple[Rule | Conditions, ...] = (self, *self.also)
+        for layer, one in enumerate(tables):
+            for name, values in one.any_of.items():
+                yield Condition(name, layer, False, values)
+            for name, values in one.none_of.items():
+                yield Condition(name, layer, True, values)
+        if isinstance(self.until, float):
+            yield Condition("until", 0, False, (self.until,))
 
 
 class Facts(NamedTuple):
@@ -100,6 +150,11 @@ class Facts(NamedTuple):
     ``program`` is the path of the executable, "" when not known; ``uid`` is -1 when not known: a rule
     that names programs or users does not match then. Ports are 0 where the protocol has none. IPv4
     traffic of an IPv6 socket is to be given with its IPv4 addresses.
+
+    ``details`` is what else is known of the program. ``names`` is what the remote end is called: the name that was
+    asked for, then what it is an alias of. ``time`` is seconds since 1970, 0 for not known. ``network`` are the
+    profiles of the network that this host is in. ``pending`` names the dimensions of which more may be known later: a
+    rule that needs one of them cannot be decided now.
     """
 
     program: str
@@ -110,23 +165,33 @@ class Facts(NamedTuple):
     local_port: int
     remote: Address
     remote_port: int
+    details: Details = NOTHING
+    names: tuple[str, ...] = ()
+    interface: str = ""
+    time: float = 0.0
+    network: tuple[str, ...] = ()
+    country: str = ""
+    continent: str = ""
+    asn: int = 0
+    pending: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, connection: Connection) -> Facts:
-        """The facts of a connection."""
+    def of(cls, connection: Connection, *, time: float = 0.0, lookup: Lookup = BLIND) -> Facts:
+        """The facts of a connection at a time (seconds since 1970); ``lookup`` finds what its record lacks."""
         key, process = connection.key, connection.process
         protocol, local, local_port, remote, remote_port, _ = key
-        return cls._make(
-            (
-                process.path,
-                process.uid,
-                connection.direction,
-                protocol,
-                local,
-                local_port,
-                remote,
-                remote_port,
-            )
+        return cls(
+            process.path,
+            process.uid,
+            connection.direction,
+            protocol,
+            local,
+            local_port,
+            remote,
+            remote_port,
+            OfProcess(process, lookup),
+            _names(connection.name),
+            time=time,
         )
 
     @property
@@ -135,116 +200,67 @@ class Facts(NamedTuple):
         return self.local_port if self.direction is Direction.IN else self.remote_port
 
 
+def _names(name: Name) -> tuple[str, ...]:
+    """The name that was asked for, then what it is an alias of."""
+    return tuple(dict.fromkeys((name.name, *name.chain))) if name.name else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What the policy says of a connection, and why.
 
     ``index`` is the place of the rule in the policy, from 0. When no rule matched, ``default`` is true,
-    ``rule`` is "" and ``index`` is the number of rules plus the direction's number.
+    ``rule`` is "" and ``index`` is the number of rules plus the direction's number. ``missing`` are the dimensions
+    that have to be known before this rule, the first that may match, can be decided; ``answer`` is ASK then.
+    ``function`` is what an answer PYTHON calls.
     """
 
     answer: Answer
     rule: str
     index: int
     default: bool = False
+    missing: tuple[str, ...] = ()
+    function: str = ""
 
 
-def quoted(value: object) -> str:
-    """A value as it is shown in an error message: on one line, in quotes if it is text, never long."""
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+class MemberList(Interface):
+    """A list that rules name: of domains, of networks, or of both."""
+
+    def contains_name(self, name: str, /) -> bool:
+        """Whether a name is in it, in small letters and without a dot at its end."""
+
+    def contains_address(self, address: Address, /) -> bool:
+        """Whether an address is in it."""
 
 
-def parse_program(text: str) -> str:
-    """An absolute path of an executable, as written. Raises `BadValueError`."""
-    if not text.startswith("/"):
-        raise BadValueError(f"the program {quoted(text)} is not an absolute path", "begin it with /")
-    if not text.isprintable():
-        raise BadValueError(f"the program {quoted(text)} has a control character", "remove it")
-    if text.endswith("/"):
-        raise BadValueError(f"the program {quoted(text)} is a directory", "name the executable itself")
-    if "*" in text or "?" in text:  # so that patterns can get a meaning without changing an old file's
-        raise BadValueError(f"the program {quoted(text)} is a pattern", "name each executable by its path")
-    return text
+class Geography(Interface):
+    """Where addresses are."""
+
+    def country(self, address: Address, /) -> str:
+        """Two capitals (ISO 3166-1), or ""."""
+
+    def continent(self, address: Address, /) -> str:
+        """AF, AN, AS, EU, NA, OC, SA, or ""."""
+
+    def asn(self, address: Address, /) -> int:
+        """The number of the autonomous system, or 0."""
 
 
-def programs_on_disk(rule: Rule) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a policy looks things up in: its lists by their names, and where addresses are."""
+
+    lists: Mapping[str, MemberList] = field(default_factory=dict, hash=False)
+    geography: Geography | None = None
+
+
+def programs_on_disk(rule: Rule) -> tuple[str | Pattern | Under | None, ...]:
     """The rule's program paths as written and as this host resolves them, each once.
 
     The kernel reports the executable itself, so a rule for ``/usr/bin/vi`` has to match what that link
     leads to. This reads the file system: it is for whoever compiles a policy for the host it runs on.
     """
-    return tuple(dict.fromkeys(path for name in rule.programs for path in (name, os.path.realpath(name))))
-
-
-def user_id(name: str) -> int:
-    """The uid of a user of this host. Raises KeyError for an unknown name."""
-    return pwd.getpwnam(name).pw_uid
-
-
-def parse_user(value: str | int, find: Callable[[str], int] = user_id) -> int:
-    """A uid from a number or from a name that ``find`` knows. Raises `BadValueError`."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
-        value = int(value)
-    if isinstance(value, int):
-        if not 0 <= value <= _LARGEST_UID:
-            raise BadValueError(f"{quoted(value)} is not a user id", f"write 0 to {_LARGEST_UID}")
-        return value
-    try:
-        return find(value)
-    except (KeyError, ValueError):
-        remedy = "write the name of a user of this host, or the number"
-        raise BadValueError(f"there is no user {quoted(value)}", remedy) from None
-
-
-def parse_network(text: str) -> Network:
-    """A network, or an address as the network of that one address. Raises `BadValueError`."""
-    _, slash, length = text.partition("/")
-    if "%" in text or (slash and not (length.isascii() and length.isdigit())):
-        raise _no_network(text)
-    try:
-        network = ip_network(text, strict=False)
-    except ValueError:
-        raise _no_network(text) from None
-    if isinstance(network, IPv6Network) and (inner := network.network_address.ipv4_mapped):
-        plain = f"{inner}/{network.prefixlen - 96}"
-        raise BadValueError(f"{quoted(text)} is IPv4 written as IPv6", f"write {plain}")
-    address = text.partition("/")[0]
-    if ip_address(address) != network.network_address:
-        problem = f"{quoted(text)} has bits set after its first {network.prefixlen}"
-        raise BadValueError(problem, f"write {network}, or {address} for the one address")
-    return network
-
-
-def _no_network(text: str) -> BadValueError:
-    problem = f"{quoted(text)} is not an address or a network"
-    return BadValueError(problem, "write it like 192.0.2.1, 10.0.0.0/8, 2001:db8::1 or fd00::/8")
-
-
-def parse_port(value: str | int) -> PortSpan:
-    """Ports: ``443``, ``"443/tcp"``, ``"8000-8100"``, ``"8000-8100/udp"``, or a protocol alone.
-
-    Raises `BadValueError`.
-    """
-    text = str(value)
-    if text in _PROTOCOLS:
-        return PortSpan(0, 65535, _PROTOCOLS[text])
-    match = _PORT.fullmatch(text)
-    if match is None:
-        raise BadValueError(
-            f"{quoted(value)} is not a port", "write it like 443, 443/tcp, 8000-8100/udp or icmp"
-        )
-    low = int(match["low"])
-    high = low if match["high"] is None else int(match["high"])
-    if max(low, high) > 65535:
-        raise BadValueError(f"the port {max(low, high)} is too large", "write 0 to 65535")
-    if low > high:
-        raise BadValueError(f"the ports {low}-{high} run backwards", f"write {high}-{low}")
-    if match["protocol"] is None:
-        return PortSpan(low, high)
-    protocol = _PROTOCOLS.get(match["protocol"])
-    if protocol not in PORT_PROTOCOLS:
-        raise BadValueError(
-            f"{quoted(match['protocol'])} is no protocol with ports", "write tcp, udp or sctp"
-        )
-    return PortSpan(low, high, protocol)
+    names: list[str | Pattern | Under | None] = []
+    for name in rule.programs:
+        names += [name, os.path.realpath(name)] if isinstance(name, str) else [name]
+    return tuple(dict.fromkeys(names))

@@ -7,14 +7,18 @@ sets of all prefixes that cover it, so one lookup gives the whole answer of a di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Any, NamedTuple, TypeVar
 
 from tidewaiter.model.key import Address, Direction
-from tidewaiter.policy.classifier import bit_sets, direction_sets, lowest_bit
+from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Facts, Network, Rule
+from tidewaiter.policy.rule import Answer, Facts, PortSpan, Rule
+from tidewaiter.policy.scopes import Network
+
+V = TypeVar("V", bound=Hashable)
 
 Prefix = tuple[int, int]
 """A number whose low bits are 0, and how many of its high bits count."""
@@ -23,6 +27,9 @@ PORT_KEY_BITS = 24
 """The key of the port table: the protocol number (8 bits), then the port (16 bits)."""
 
 _WORD_BITS = 64
+KERNEL_CAPACITY = 16384
+"""The bits of a set in the kernel (TW_RULES)."""
+
 NOT_RULES = 4
 """The bits of a set kept free of rules: three defaults, or one that consults."""
 
@@ -103,9 +110,11 @@ def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
     """
     if capacity <= 0 or capacity % _WORD_BITS:
         raise ValueError(f"the capacity {capacity} is not a multiple of {_WORD_BITS}")
-    rules = policy.rules[: capacity - NOT_RULES]
-    whole = len(rules) == len(policy.rules)
-    actions = [RuleAction(rule.answer, rule.answer is Answer.ASK) for rule in rules]
+    first = policy.rules[: capacity - NOT_RULES]
+    whole = len(first) == len(policy.rules)
+    actions = [_action(rule) for rule in first]
+    off = sum(1 << index for index, rule in enumerate(first) if not policy.is_on(rule))
+    rules = [_expressible(rule) for rule in first]
     if whole:
         answers = [policy.default(direction) for direction in Direction]
         actions += [RuleAction(answer, answer is Answer.ASK) for answer in answers]
@@ -114,7 +123,7 @@ def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
     last = (0b111 if whole else 1) << len(rules)
     any_program, programs = bit_sets(rules, lambda rule: rule.programs, last)
     any_user, users = bit_sets(rules, lambda rule: rule.users, last)
-    kinds = direction_sets(rules, defaults=whole)
+    kinds = {direction: bits & ~off for direction, bits in direction_sets(rules, defaults=whole).items()}
     return KernelTables(
         words=capacity // _WORD_BITS,
         rules=len(rules),
@@ -134,13 +143,109 @@ def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
     )
 
 
-def _others(rules: Sequence[Rule], values: Callable[[Rule], Sequence[object]], always: int) -> int:
+def _others(
+    rules: Sequence[Expressible], values: Callable[[Expressible], Sequence[object]], always: int
+) -> int:
     """The rules that do not look at a dimension."""
     return always | sum(1 << index for index, rule in enumerate(rules) if not values(rule))
 
 
+def needs_python(rule: Rule) -> tuple[str, ...]:
+    """What of a rule the kernel's tables cannot express; where such a rule would be the first match, Python decides."""
+    reasons = [
+        condition.dimension
+        for condition in rule.conditions()
+        if condition.layer
+        or condition.negated
+        or condition.dimension not in _IN_KERNEL
+        or not all(isinstance(value, _IN_KERNEL[condition.dimension]) for value in condition.values)
+    ]
+    if rule.answer not in _ANSWERED:
+        reasons.append(f"verdict {rule.answer}")
+    return tuple(dict.fromkeys(reasons))
+
+
+_IN_KERNEL: dict[str, tuple[type, ...]] = {
+    "program": (str,),
+    "user": (int,),
+    "direction": (Direction,),
+    "remote": (IPv4Network, IPv6Network),
+    "local": (IPv4Network, IPv6Network),
+    "port": (PortSpan,),
+}
+"""The dimensions that have a table in the kernel, and what their values may be."""
+
+_ANSWERED = {
+    Answer.ACCEPT: Answer.ACCEPT,
+    Answer.BLOCK: Answer.BLOCK,
+    Answer.DROP: Answer.DROP,
+    Answer.LIMIT: Answer.ACCEPT,
+}
+"""What the kernel does by itself. What is limited passes: the limit is kept elsewhere."""
+
+
+def _action(rule: Rule) -> RuleAction:
+    return RuleAction(_ANSWERED.get(rule.answer, Answer.ASK), bool(needs_python(rule)))
+
+
+class Expressible(NamedTuple):
+    """What the kernel can see of a rule: it matches at least what the rule does."""
+
+    programs: tuple[str, ...]
+    users: tuple[int, ...]
+    directions: frozenset[Direction]
+    remote: tuple[Network, ...]
+    local: tuple[Network, ...]
+    ports: tuple[PortSpan, ...]
+
+
+def _expressible(rule: Rule) -> Expressible:
+    """The rule without the dimensions that have a value that the kernel has no table for."""
+    return Expressible(
+        _all(rule.programs, str),
+        _all(rule.users, int),
+        rule.directions,
+        _all(rule.remote, (IPv4Network, IPv6Network)),
+        _all(rule.local, (IPv4Network, IPv6Network)),
+        rule.ports,
+    )
+
+
+def _all(values: tuple[Any, ...], kinds: type | tuple[type, ...]) -> tuple[Any, ...]:
+    return values if all(isinstance(value, kinds) for value in values) else ()
+
+
+def bit_sets(
+    rules: Sequence[Expressible], values: Callable[[Expressible], Iterable[V]], always: int
+) -> tuple[int, dict[V, int]]:
+    """The sets of one dimension: for a value that no rule names, and for each one that some rule names.
+
+    ``always`` are bits that are in every set.
+    """
+    unnamed = always
+    named: dict[V, int] = {}
+    for index, rule in enumerate(rules):
+        bit = 1 << index
+        constrained = False
+        for value in values(rule):
+            constrained = True
+            named[value] = named.get(value, 0) | bit
+        if not constrained:
+            unnamed |= bit
+    return unnamed, {value: bits | unnamed for value, bits in named.items()}
+
+
+def direction_sets(rules: Sequence[Expressible], *, defaults: bool) -> dict[Direction, int]:
+    """The rules for each direction, with its default as bit ``len(rules) + direction`` if wanted."""
+    unnamed, named = bit_sets(rules, lambda rule: rule.directions, 0)
+    return {
+        direction: named.get(direction, unnamed) | (defaults << len(rules) + direction)
+        for direction in Direction
+    }
+
+
 def _network_table(
-    rules: Sequence[Rule], networks: Callable[[Rule], Sequence[Network]], always: int
+    rules: Sequence[Expressible], networks: Callable[[Expressible], Sequence[Network]], always: int
 ) -> dict[Network, int]:
     """The longest-prefix table of an address dimension, both IP versions."""
     unnamed, named = bit_sets(rules, networks, always)
@@ -156,14 +261,14 @@ def _network_table(
     return table
 
 
-def _port_table(rules: Sequence[Rule], always: int) -> dict[tuple[int, int, int], int]:
+def _port_table(rules: Sequence[Expressible], always: int) -> dict[tuple[int, int, int], int]:
     """The longest-prefix table over protocol and port."""
     unnamed, named = bit_sets(rules, _port_prefixes, always)
     closed = _closed(named, PORT_KEY_BITS, unnamed)
     return {(key >> 16, key & 0xFFFF, length): bits for (key, length), bits in closed.items()}
 
 
-def _port_prefixes(rule: Rule) -> Iterator[Prefix]:
+def _port_prefixes(rule: Expressible) -> Iterator[Prefix]:
     """The prefixes over protocol and port that a rule's spans are made of."""
     for span in rule.ports:
         for protocol in span.protocols:

@@ -27,7 +27,8 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.names.namer import Namer
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Decision, Facts, Network
+from tidewaiter.policy.rule import Answer, Decision, Facts
+from tidewaiter.policy.scopes import Network
 from tidewaiter.replay.capture import Captured
 from tidewaiter.replay.programs import Programs
 
@@ -39,6 +40,7 @@ OPEN = 32768
 
 _VERDICTS = {
     Answer.ACCEPT: Verdict.PERMANENT_ACCEPT,
+    Answer.LIMIT: Verdict.PERMANENT_ACCEPT,
     Answer.BLOCK: Verdict.PERMANENT_BLOCK,
     Answer.DROP: Verdict.PERMANENT_DROP,
 }
@@ -220,7 +222,7 @@ class Player:
             self._happened.append(event)
             if isinstance(event, Asked):
                 connection = event.connection
-                decision = self._classifier.decide(Facts.of(connection))
+                decision = self._classifier.decide(Facts.of(connection, time=self._now / 1e9))
                 self._happened.append(Said(connection, decision))
                 verdict = _VERDICTS.get(decision.answer, self._on_ask)
                 self.driver.verdict(event.packet, verdict, self._now, rule=decision.rule or "default")

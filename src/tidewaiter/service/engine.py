@@ -20,6 +20,7 @@ from tidewaiter.driver.core import SECOND, Action, Asked, Driver, Event
 from tidewaiter.host import install
 from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
+from tidewaiter.host.lookup import MachineLookup
 from tidewaiter.host.machine import Judge, Machine
 from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.redirect import RedirectPorts, check_ports
@@ -30,16 +31,13 @@ from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Facts
+from tidewaiter.policy.rule import Answer, Facts, Rule, World
+from tidewaiter.policy.tables import needs_python
+from tidewaiter.policy.world import world_of
+from tidewaiter.service.functions import PERMANENT, call, functions_of
 from tidewaiter.service.recheck import Recheck
 
 log = logging.getLogger("tidewaiter")
-
-PERMANENT = {
-    Answer.ACCEPT: Verdict.PERMANENT_ACCEPT,
-    Answer.BLOCK: Verdict.PERMANENT_BLOCK,
-    Answer.DROP: Verdict.PERMANENT_DROP,
-}
 
 _ROUND = 20_000_000
 """Nanoseconds for which held packets may put commands, time-outs and most bookkeeping off."""
@@ -125,7 +123,8 @@ class Engine:
     ) -> None:
         self.settings, self._notice, self._packet_socket = settings, notice, packet_socket
         self._decide, self._ask, self._listener, self._ended = decide, ask, listener, ended
-        self._use(policy)
+        self._lookup = MachineLookup(self._say)
+        self._use(policy, world_of(policy, self._say))
         self._commands: deque[Callable[[], list[Action]]] = deque()
         self._stopping = False
         self._next_count = 0
@@ -209,12 +208,14 @@ class Engine:
         if not self.running:
             raise RuntimeError("no firewall is in force: load a policy between start and stop")
         done: Future[None] = Future()
+        world = world_of(policy, self._say)  # in this thread: reading lists may take a moment
 
         def change() -> list[Action]:
             try:
                 assert self._installed is not None
+                functions_of(policy)  # what is wrong with them is said before anything changes
                 install.replace_policy(self._installed, policy)
-                self._use(policy)
+                self._use(policy, world)
                 self.machine.name_rules(self._installed.state.rules)
                 self._look_again()
             except Exception as error:
@@ -230,11 +231,12 @@ class Engine:
         if self._recheck is not None:
             self._recheck.close()
         if self.settings.mode is Mode.ENFORCE:
-            self._recheck = Recheck(self.machine, self._classifier, PERMANENT)
+            self._recheck = Recheck(self.machine, self._classifier, PERMANENT, self._lookup)
 
-    def _use(self, policy: Policy) -> None:
-        self._policy, self._classifier = policy, Classifier(policy.on_this_host())
-        self._questions = {rule.name for rule in policy.rules if rule.answer is Answer.ASK}
+    def _use(self, policy: Policy, world: World) -> None:
+        self._policy, self._classifier = policy, Classifier(policy.on_this_host(), world)
+        self._functions = functions_of(policy)
+        self._questions = {rule.name for rule in policy.rules if _asks(rule)}
 
     def statistics(self) -> dict[str, int]:
         """What has happened so far, the driver's counters and the kernel's."""
@@ -331,10 +333,14 @@ class Engine:
     def _judge(self, connection: Connection) -> Verdict | None:
         """What the policy, or else your function, says at once."""
         if connection.rule not in self._questions:  # else the kernel has found the rule already
-            decision = self._classifier.decide(Facts.of(connection))
+            decision = self._classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
             connection.rule = decision.rule or "default"
-            if decision.answer is not Answer.ASK:
-                return PERMANENT[decision.answer]
+            if decision.function:
+                verdict = call(self._functions[decision.function], connection, self.settings.on_timeout)
+                if verdict is not None:
+                    return self._allowed(verdict)
+            elif decision.answer is not Answer.ASK:
+                return self._allowed(PERMANENT[decision.answer])
         if self._decide is None:
             return None
         try:
@@ -343,6 +349,13 @@ class Engine:
                 raise ValueError(NO_REDIRECT)
         except Exception:
             log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
+            return self.settings.on_timeout
+        return verdict
+
+    def _allowed(self, verdict: Verdict) -> Verdict:
+        """A verdict of the policy; what cannot be redirected is treated as if nobody had answered."""
+        if verdict.redirects and self.settings.redirect is None:
+            log.error("a rule redirects: %s", NO_REDIRECT)
             return self.settings.on_timeout
         return verdict
 
@@ -375,3 +388,8 @@ class Engine:
             return _QUIET
         deadline = self.driver.deadline()
         return 1.0 if deadline is None else max(0.0, (deadline - time.monotonic_ns()) / SECOND)
+
+
+def _asks(rule: Rule) -> bool:
+    """Whether nothing is left to find out where the kernel has found this rule to be the first match."""
+    return rule.answer is Answer.ASK and needs_python(rule) == ("verdict ask",)

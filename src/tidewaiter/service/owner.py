@@ -6,6 +6,7 @@ of the driver's own policy: what is told here is about the connections that were
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import ip_address
@@ -18,7 +19,7 @@ from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Facts
+from tidewaiter.policy.rule import Facts
 from tidewaiter.protocol.command import (
     ClearCache,
     Command,
@@ -30,7 +31,7 @@ from tidewaiter.protocol.command import (
 )
 from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, LogLine
 from tidewaiter.protocol.stream import InfoDecoder
-from tidewaiter.service.engine import PERMANENT
+from tidewaiter.service.functions import PERMANENT, call, functions_of
 
 COUNT_EVERY = 250_000_000
 """Nanoseconds between two questions for the totals of what has ended; an end is told when its totals are there."""
@@ -54,6 +55,7 @@ class Owner:
         room: int = 65536,
     ) -> None:
         self._timeout, self._on_timeout, self._identify, self._room = timeout, on_timeout, identify, room
+        self._functions = functions_of(policy)
         self._classifier = Classifier(policy.on_this_host())
         self._number = 0
         self._events: list[Event] = []
@@ -76,6 +78,7 @@ class Owner:
 
     def load(self, policy: Policy) -> None:
         """Another policy: every open connection is asked about again with its next packet."""
+        self._functions = functions_of(policy)
         self._classifier = Classifier(policy.on_this_host())
         self._send(ClearCache())
 
@@ -134,10 +137,13 @@ class Owner:
         first = connection is None
         if connection is None:
             connection = self._know(key, info, now)
-        decision = self._classifier.decide(Facts.of(connection))
+        decision = self._classifier.decide(Facts.of(connection, time=time.time()))
         connection.rule = rule = decision.rule or "default"
-        if decision.answer is not Answer.ASK:
-            self._answer(info.id, connection, PERMANENT[decision.answer], rule, now, now, first=first)
+        verdict = PERMANENT.get(decision.answer)
+        if decision.function:
+            verdict = call(self._functions[decision.function], connection, self._on_timeout)
+        if verdict is not None:
+            self._answer(info.id, connection, verdict, rule, now, now, first=first)
             return
         self._waiting.append((now, info.id, connection))
         if first:

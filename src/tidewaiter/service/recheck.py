@@ -19,6 +19,7 @@ from tidewaiter.model.connection import Tier
 from tidewaiter.model.key import Protocol
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.details import BLIND, Lookup
 from tidewaiter.policy.rule import Answer, Facts
 
 SLICE = 2_000_000
@@ -28,9 +29,16 @@ SLICE = 2_000_000
 class Recheck:
     """One pass over what was open when a policy came into force; `work` until `done`."""
 
-    def __init__(self, machine: Machine, classifier: Classifier, verdicts: Mapping[Answer, Verdict]) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        classifier: Classifier,
+        verdicts: Mapping[Answer, Verdict],
+        lookup: Lookup = BLIND,
+    ) -> None:
         """Made right after the policy has come into force. ``verdicts`` are those that decide for good."""
         self._machine, self._classifier, self._verdicts = machine, classifier, verdicts
+        self._lookup = lookup
         self._owners = Owners(machine.installed.kernel)
         self._live = machine.cutter.live()
         self._since = time.monotonic_ns()
@@ -65,7 +73,7 @@ class Recheck:
         connection = records.connection(flow, record, self._owners.of(record))
         if not connection.process.path or connection.key.local.is_unspecified:
             return []
-        decision = self._classifier.decide(Facts.of(connection))
+        decision = self._classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
         verdict = self._verdicts.get(decision.answer)
         if verdict is None or verdict.passes:
             return []

@@ -1,0 +1,186 @@
+"""Changes of a policy file's text: a rule is put in, taken out, moved, switched. All else stays as it was written.
+
+A text is cut where its tables begin. The comment right above ``[[rule]]`` goes with the rule. Only the piece that is
+changed is read by tomlkit, so a change in a file of ten thousand rules is as quick as in a small one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
+
+from tidewaiter.policy.patterns import BadValueError
+from tidewaiter.policy.positions import Positions
+from tidewaiter.policy.words import quoted
+from tidewaiter.policy.writing import toml_policy
+
+
+class EditError(ValueError):
+    """A change that cannot be made, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a rule shall stand: ``first``, ``last``, or ``before`` or ``after`` the rule with a ``name``."""
+
+    where: str = "last"
+    name: str = ""
+
+
+class Pieces:
+    """A text in pieces: what stands above all tables, then each table with its comment."""
+
+    def __init__(self, text: str) -> None:
+        """Raises EditError for a text whose rules are not tables of their own."""
+        positions = Positions(text)
+        try:
+            positions.scan()
+        except BadValueError as bad:
+            raise EditError(str(bad)) from None
+        heads = [(at, parts) for at, parts in positions.headers if parts[0] != "rule" or len(parts) == 1]
+        starts = [_with_comment(text, at) for at, _ in heads]
+        if "rule" not in [parts[0] for _, parts in heads] and ("rule",) in positions.keys:
+            raise EditError(
+                "the rules of this file are one list: write each as [[rule]] to have them changed"
+            )
+        ends = [*starts[1:], len(text)] if starts else []
+        self.top = text[: starts[0]] if starts else text
+        self.parts = [".".join(parts) for _, parts in heads]
+        self.texts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def text(self) -> str:
+        """The whole."""
+        return self.top + "".join(self.texts)
+
+    def rules(self) -> list[int]:
+        """Which pieces are rules, in their order."""
+        return [index for index, name in enumerate(self.parts) if name == "rule"]
+
+    def find(self, name: str) -> int:
+        """The piece of a rule. Raises EditError."""
+        for number, index in enumerate(self.rules(), 1):
+            if _table(self.texts[index]).get("name", f"rule {number}") == name:
+                return index
+        raise EditError(f"this file has no rule {quoted(name)}")
+
+    def put(self, text: str, place: Place, beside: str = "") -> None:
+        """Puts a rule to its place; ``beside`` is the piece that the place names, if known. Raises EditError."""
+        rules = self.rules()
+        text = text.strip("\n") + "\n"
+        if place.where in {"before", "after"}:
+            at = self.texts.index(beside) if beside else self.find(place.name)
+            at += place.where == "after"
+        elif not rules:
+            at = len(self.texts)
+        else:
+            at = rules[0] if place.where == "first" else rules[-1] + 1
+        before = self.texts[at - 1] if at else self.top
+        if not before.endswith("\n\n"):
+            self._end(at - 1, "\n" if before.endswith("\n") or not before else "\n\n")
+        if at < len(self.texts):
+            text += "\n"
+        self.texts.insert(at, text)
+        self.parts.insert(at, "rule")
+
+    def take(self, name: str) -> str:
+        """Takes a rule out, with its comment."""
+        index = self.find(name)
+        del self.parts[index]
+        return self.texts.pop(index)
+
+    def _end(self, index: int, end: str) -> None:
+        if index < 0:
+            self.top += end
+        else:
+            self.texts[index] += end
+
+
+def add_rule(text: str, words: Mapping[str, Any], place: Place, comment: str = "") -> str:
+    """The text with one more rule. Raises EditError."""
+    pieces = Pieces(text)
+    body = toml_policy({"rule": [words]}, {str(words.get("name", "")): comment}).split("\n", 2)[2]
+    pieces.put(body, place)
+    return pieces.text()
+
+
+def remove_rule(text: str, name: str) -> str:
+    """The text without a rule and the comment above it. Raises EditError."""
+    pieces = Pieces(text)
+    pieces.take(name)
+    return pieces.text()
+
+
+def move_rule(text: str, name: str, place: Place) -> str:
+    """The text with a rule at another place. Raises EditError."""
+    if place.name == name:
+        raise EditError("a rule cannot stand before or behind itself")
+    pieces = Pieces(text)
+    mark = (
+        pieces.texts[pieces.find(place.name)] if place.name else ""
+    )  # what has no name is named by its place
+    pieces.put(pieces.take(name), place, mark)
+    return pieces.text()
+
+
+def enable_rule(text: str, name: str, *, on: bool) -> str:
+    """The text with a rule switched on or off. Raises EditError."""
+    pieces = Pieces(text)
+    index = pieces.find(name)
+    document = _document(pieces.texts[index])
+    table = document["rule"][0]
+    _switch(table, on)
+    pieces.texts[index] = tomlkit.dumps(document)
+    return pieces.text()
+
+
+def enable_group(text: str, name: str, *, on: bool) -> str:
+    """The text with a group of rules switched on or off. Raises EditError."""
+    pieces = Pieces(text)
+    for index, found in enumerate(pieces.parts):
+        document = _document(pieces.texts[index]) if found.startswith("group") else None
+        table = document.get("group", {}).get(name) if document is not None else None
+        if document is not None and table is not None:
+            _switch(table, on)
+            pieces.texts[index] = tomlkit.dumps(document)
+            return pieces.text()
+    head = toml_policy({"group": {name: {"enabled": on}}}).split("\n", 2)[2]
+    pieces.texts.insert(0, f"{head}\n")
+    pieces.parts.insert(0, "group")
+    if pieces.top and not pieces.top.endswith("\n\n"):
+        pieces.top += "\n" if pieces.top.endswith("\n") else "\n\n"
+    return pieces.text()
+
+
+def _switch(table: MutableMapping[str, Any], on: bool) -> None:
+    if on:
+        table.pop("enabled", None)
+    else:
+        table["enabled"] = False
+
+
+def _with_comment(text: str, at: int) -> int:
+    """Where the comment begins that stands right above a place, or the line of the place."""
+    start = text.rfind("\n", 0, at) + 1
+    while start:
+        above = text.rfind("\n", 0, start - 1) + 1
+        if not text[above:start].lstrip().startswith("#"):
+            break
+        start = above
+    return start
+
+
+def _document(text: str) -> tomlkit.TOMLDocument:
+    try:
+        return tomlkit.parse(text)
+    except (TOMLKitError, RecursionError, ValueError) as error:
+        raise EditError(f"this is not TOML ({str(error)[:80]})") from None
+
+
+def _table(text: str) -> Mapping[str, Any]:
+    """The rule in a piece."""
+    found = _document(text).get("rule")
+    return found[0] if isinstance(found, list) and found and isinstance(found[0], Mapping) else {}

@@ -1,0 +1,273 @@
+"""One operator of OpenSnitch as conditions of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import re2  # type: ignore[import-untyped]
+
+from tidewaiter.policy.imported import CannotCarryError
+from tidewaiter.policy.patterns import REGEX, found, regex
+from tidewaiter.policy.words import user_id
+
+Conditions = dict[str, Any]
+"""Dimension to words, in the way of a policy file."""
+
+Files = Callable[[str], Mapping[str, bytes]]
+"""What gives the files of a directory (name to content). Raises OSError."""
+
+ALIASES = {
+    "LAN": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "::1", "fc00::/7"),
+    "MULTICAST": ("224.0.0.0/4", "ff00::/8"),
+}
+"""The aliases of networks that OpenSnitch ships."""
+
+_PROTOCOLS = {
+    "tcp": "tcp4",
+    "tcp6": "tcp6",
+    "udp": "udp4",
+    "udp6": "udp6",
+    "udplite": "udplite4",
+    "udplite6": "udplite6",
+    "sctp": "sctp4",
+    "sctp6": "sctp6",
+    "dccp": "dccp4",
+    "dccp6": "dccp6",
+    "icmp": "icmp",
+    "icmp6": "icmpv6",
+    "icmpv6": "icmpv6",
+    "igmp": "igmp",
+    "gre": "gre",
+    "esp": "esp",
+    "ah": "ah",
+}
+_DIRECT = {
+    "process.path": "program",
+    "process.parent.path": "ancestors",
+    "process.command": "arguments",
+    "process.id": "pid",
+    "process.hash.md5": "md5",
+    "process.hash.sha1": "sha1",
+    "user.id": "user",
+    "user.name": "user",
+    "source.ip": "local",
+    "dest.ip": "remote",
+    "source.network": "local",
+    "dest.network": "remote",
+    "source.port": "local_port",
+    "dest.port": "port",
+    "dest.host": "asked_host",
+    "iface.in": "interface",
+    "iface.out": "interface",
+}
+_PORTS = frozenset(("source.port", "dest.port"))
+_NUMBERS = frozenset(("user.id", "process.id"))
+_HASHES = frozenset(("process.hash.md5", "process.hash.sha1"))
+_ADDRESSES = frozenset(("source.ip", "dest.ip", "source.network", "dest.network"))
+_LISTS = {
+    "lists.domains": ("hosts", "asked_host"),
+    "lists.ips": ("networks", "remote"),
+    "lists.nets": ("networks", "remote"),
+}
+_ENVIRONMENT = "process.env."
+_MOST = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One comparison: what is compared (``operand``), how (``kind``), with what."""
+
+    kind: str
+    operand: str
+    data: str
+    sensitive: bool
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> Operator:
+        """From its JSON object. Raises `CannotCarryError`."""
+        texts = [table.get(key, "") for key in ("type", "operand", "data")]
+        if not all(isinstance(text, str) for text in texts):
+            raise CannotCarryError("its operator has a type, operand or data that is not text")
+        return cls(texts[0], texts[1], texts[2], bool(table.get("sensitive")))
+
+
+def conditions(
+    one: Operator, read: Files, lists: dict[str, dict[str, Any]], remarks: list[str]
+) -> list[Conditions]:
+    """What a connection has to satisfy, all of it. Lists that it needs are added to ``lists``, what has to be said
+    of it to ``remarks``. Raises `CannotCarryError`, and BadValueError for an expression that cannot be used.
+    """
+    if one.operand == "true":
+        return []
+    if one.kind == "lists" or one.operand.startswith("lists."):
+        return [_of_list(one, read, lists, remarks)]
+    if one.operand not in _DIRECT and one.operand != "protocol" and not one.operand.startswith(_ENVIRONMENT):
+        raise CannotCarryError(f"there is nothing here like the operand {one.operand!r}")
+    make = {"simple": _simple, "regexp": _regexp, "network": _network, "range": _range}.get(one.kind)
+    if make is None:
+        raise CannotCarryError(f"there is nothing here like the type {one.kind!r}")
+    made = make(one)
+    if one.operand == "iface.in":
+        made["direction"] = "in"
+    return [made]
+
+
+def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind of operand
+    if one.operand.startswith(_ENVIRONMENT):
+        return {"environment": _same(f"{one.operand.removeprefix(_ENVIRONMENT)}=", one)}
+    if one.operand == "protocol":
+        word = _PROTOCOLS.get(one.data.lower())
+        if word is None:
+            raise CannotCarryError(f"there is no protocol {one.data!r}")
+        return {"protocol": word}
+    dimension = _DIRECT[one.operand]
+    if one.operand in _ADDRESSES:
+        return {dimension: _networks(one.data)}
+    if one.operand in _PORTS or one.operand in _NUMBERS:
+        if not one.data.isdecimal():
+            raise CannotCarryError(f"{one.data!r} is not a number")
+        return {dimension: int(one.data)}
+    if one.operand in _HASHES:
+        return {dimension: [one.data.lower(), ""] if one.data else [""]}
+    if one.operand == "user.name":
+        try:
+            user_id(one.data)
+        except (KeyError, ValueError):
+            raise CannotCarryError(f"this host has no user {one.data!r}") from None
+        return {dimension: one.data}
+    if one.operand == "dest.host":
+        return {dimension: [_expression(f"^{re2.escape(one.data)}$", sensitive=False)] if one.data else ""}
+    plain = one.data.startswith("/") and not one.data.endswith("/") and not set(one.data) & set("*?")
+    if one.sensitive and plain and one.data.isprintable() and dimension in {"program", "ancestors"}:
+        return {dimension: one.data}
+    return {dimension: _same("", one)}
+
+
+def _same(before: str, one: Operator) -> str:
+    """An expression for equality with the operator's data."""
+    data = re2.escape(one.data)
+    return REGEX + _checked(f"(?s)^{re2.escape(before)}{data if one.sensitive else f'(?i:{data})'}$")
+
+
+def _regexp(one: Operator) -> Conditions:
+    expression = one.data if one.sensitive else f"(?i){one.data}"
+    _checked(expression)
+    if one.operand.startswith(_ENVIRONMENT):
+        if not one.data.startswith("^"):
+            raise CannotCarryError("an expression on a variable can be carried over only if it begins with ^")
+        name, flags = re2.escape(one.operand.removeprefix(_ENVIRONMENT)), "" if one.sensitive else "i"
+        return {
+            "environment": REGEX
+            + _checked(f"^{name}=(?{flags}s:{one.data[1:]})" if flags else f"^{name}=(?s:{one.data[1:]})")
+        }
+    if one.operand == "protocol":
+        words = [word for name, word in _PROTOCOLS.items() if found(expression, name)]
+        if not words:
+            raise CannotCarryError("its expression fits no protocol")
+        return {"protocol": list(dict.fromkeys(words))}
+    dimension = _DIRECT[one.operand]
+    if one.operand in _PORTS:
+        spans = _spans([port for port in range(65536) if found(expression, str(port))])
+        if not spans:
+            raise CannotCarryError("its expression fits no port")
+        return {dimension: spans}
+    if one.operand in _HASHES or one.operand == "user.name":
+        raise CannotCarryError(f"an expression on {one.operand} has no counterpart")
+    words = [REGEX + expression]
+    if found(expression, "") and one.operand not in _ADDRESSES:
+        words.append("")  # there, what is not known is an empty text
+    return {dimension: words if len(words) > 1 else words[0]}
+
+
+def _network(one: Operator) -> Conditions:
+    if one.operand not in _ADDRESSES:
+        raise CannotCarryError(f"{one.operand} is no address")
+    return {_DIRECT[one.operand]: _networks(one.data)}
+
+
+def _networks(data: str) -> str | list[str]:
+    if data in ALIASES:
+        return list(ALIASES[data])
+    try:
+        if "/" in data:
+            return str(ip_network(data, strict=False))
+        return str(ip_address(data))
+    except ValueError:
+        raise CannotCarryError(f"{data!r} is no address, network or alias of one") from None
+
+
+def _range(one: Operator) -> Conditions:
+    low, dash, high = one.data.partition("-")
+    if not dash or not low.strip().isdecimal() or not high.strip().isdecimal() or int(low) > int(high):
+        raise CannotCarryError(f"{one.data!r} is no range of numbers")
+    first, last = int(low), int(high)
+    if one.operand in _PORTS:
+        if first > 65535:
+            raise CannotCarryError(f"{one.data!r} is beyond the last port")
+        return {_DIRECT[one.operand]: f"{first}-{min(last, 65535)}"}
+    if one.operand not in _NUMBERS:
+        raise CannotCarryError(f"{one.operand} is no number")
+    if last - first >= _MOST:
+        raise CannotCarryError(f"the range {one.data} has more than {_MOST} numbers")
+    return {_DIRECT[one.operand]: list(range(first, last + 1))}
+
+
+def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remarks: list[str]) -> Conditions:
+    if one.operand in _LISTS:
+        kind, _ = _LISTS[one.operand]
+        name = _name(one.data, lists, kind)
+        lists[name] = {"path": f"{one.data.rstrip('/')}/*.*", "format": kind}
+        return {"list": name}
+    if one.operand not in {"lists.domains_regexp", "lists.hash.md5"}:
+        raise CannotCarryError(f"there is nothing here like the operand {one.operand!r}")
+    try:
+        files = read(one.data)
+    except OSError as error:
+        raise CannotCarryError(f"the folder {one.data!r} cannot be read ({error.strerror})") from None
+    lines = [
+        line.strip()
+        for name, data in sorted(files.items())
+        if "." in name and not name.startswith(".")
+        for line in data.decode(errors="replace").splitlines()
+        if line.strip() and not line.lstrip().startswith("#")
+    ]
+    if not lines:
+        raise CannotCarryError(f"the folder {one.data!r} has no lines to carry over")
+    remarks.append(f"{len(lines)} lines of {one.data} copied: changes there are not followed")
+    if one.operand == "lists.hash.md5":
+        return {"md5": [*(line.split()[0].lower() for line in lines), ""]}
+    return {"asked_host": [_expression(line, sensitive=one.sensitive) for line in lines]}
+
+
+def _name(path: str, lists: Mapping[str, dict[str, Any]], kind: str) -> str:
+    """A name for the list of a folder, the same for the same folder."""
+    last = path.rstrip("/").rpartition("/")[2]
+    base = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in last) or "list"
+    wanted = {"path": f"{path.rstrip('/')}/*.*", "format": kind}
+    name, number = base, 2
+    while name in lists and lists[name] != wanted:
+        name, number = f"{base}-{number}", number + 1
+    return name
+
+
+def _expression(expression: str, *, sensitive: bool) -> str:
+    return REGEX + _checked(expression if sensitive else f"(?i){expression}")
+
+
+def _checked(expression: str) -> str:
+    """The expression itself. Raises BadValueError if it cannot be used."""
+    regex(REGEX + expression)
+    return expression
+
+
+def _spans(ports: list[int]) -> list[int | str]:
+    spans: list[list[int]] = []
+    for port in ports:
+        if spans and spans[-1][1] == port - 1:
+            spans[-1][1] = port
+        else:
+            spans.append([port, port])
+    return [low if low == high else f"{low}-{high}" for low, high in spans]

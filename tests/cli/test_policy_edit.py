@@ -1,0 +1,83 @@
+"""Changing a policy from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tidewaiter.cli.policy import policy
+from tidewaiter.policy import Policy
+
+TEXT = '# mine\nversion = 1\n\n[[rule]]\nname = "a"\nport = 443  # web\nverdict = "drop"\n'
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(policy, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "p.toml"
+    path.write_text(TEXT)
+    return path
+
+
+def names(file: Path) -> list[str]:
+    return [rule.name for rule in Policy.load(file).rules]
+
+
+def test_a_rule_comes_moves_and_goes(file: Path) -> None:
+    assert run("add", file, "name=b", "port=[1, 2]", "not.remote=lan", "verdict=ask", "--first").output == (
+        f"{file}: version 2\n"
+    )
+    assert names(file) == ["b", "a"]
+    assert run("move", file, "b", "--after", "a", "--why", "later").exit_code == 0
+    assert names(file) == ["a", "b"]
+    assert run("disable", file, "a").exit_code == 0
+    assert not Policy.load(file).rules[0].enabled
+    assert run("enable", file, "a").exit_code == 0
+    assert run("disable", "--group", file, "work").exit_code == 0
+    assert Policy.load(file).groups == {"work": False}
+    assert run("remove", file, "b").exit_code == 0
+    assert names(file) == ["a"]
+    assert "port = 443  # web" in file.read_text()
+    lines = [json.loads(line) for line in run("history", "--json", file).output.splitlines()]
+    assert [line["version"] for line in lines] == list(range(1, 8))
+    assert lines[2]["why"] == "later"
+    assert "+# mine" not in run("diff", file, "1").output
+    assert "+[group.work]" in run("diff", file, "1").output
+    assert run("undo", file).exit_code == 0
+    assert names(file) == ["a", "b"]
+    assert run("undo", file, "1").exit_code == 0
+    assert file.read_text() == TEXT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add", "FILE", "port=70000", "verdict=drop"], "FILE:10:8: the port 70000 is too large"),
+        (["remove", "FILE", "none"], "FILE: this file has no rule 'none'"),
+        (["move", "FILE", "a", "--before", "none"], "FILE: this file has no rule 'none'"),
+        (["undo", "FILE", "99"], "FILE has no version 99"),
+        (["enable", "FILE", "none"], "FILE: this file has no rule 'none'"),
+    ],
+)
+def test_what_cannot_be_is_said_and_nothing_is_written(
+    file: Path, arguments: list[str], message: str
+) -> None:
+    result = run(*[str(file) if argument == "FILE" else argument for argument in arguments])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(message.replace("FILE", str(file)))
+    assert file.read_text() == TEXT
+    assert list(file.parent.glob(".*")) == []
+
+
+def test_a_rule_is_changed_where_it_stands(tmp_path: Path, file: Path) -> None:
+    main = tmp_path / "main.toml"
+    main.write_text('version = 1\ninclude = "p.toml"\n')
+    assert run("disable", main, "a").output == f"{file}: version 2\n"
+    assert not Policy.load(main).rules[0].enabled
+    assert main.read_text() == 'version = 1\ninclude = "p.toml"\n'

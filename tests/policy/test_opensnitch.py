@@ -1,0 +1,333 @@
+"""A directory of OpenSnitch's rules, decided as its documentation says: each operator, operand and form."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tidewaiter.policy import Classifier, Policy
+from tidewaiter.policy.connection import facts_of
+from tidewaiter.policy.opensnitch import import_opensnitch
+from tidewaiter.policy.world import world_of
+
+MD5 = "0123456789abcdef0123456789abcdef"
+SHA1 = "0123456789abcdef0123456789abcdef01234567"
+
+
+def op(operand: str, data: str, kind: str = "simple", *, sensitive: bool = False) -> dict[str, Any]:
+    return {"type": kind, "operand": operand, "data": data, "sensitive": sensitive, "list": None}
+
+
+def both(*operators: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "list", "operand": "list", "data": "", "list": list(operators)}
+
+
+def old(*operators: dict[str, Any]) -> dict[str, Any]:
+    """As older versions wrote it: the list is a text in data."""
+    return {"type": "list", "operand": "list", "data": json.dumps(operators), "list": []}
+
+
+def rules(lists: Path) -> list[dict[str, Any]]:
+    """Forty rules: name, action, operator, and what else there is."""
+    found: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+        ("000-allow-localhost", "allow", op("dest.ip", "127.0.0.1"), {"precedence": True, "nolog": True}),
+        ("000-allow-localhost6", "allow", op("dest.ip", "::1"), {"precedence": True}),
+        ("010-deny-md5", "deny", op("process.hash.md5", MD5), {"enabled": False}),
+        ("011-deny-domains", "deny", op("lists.domains", str(lists / "domains"), "lists"), {}),
+        ("012-reject-regexps", "reject", op("lists.domains_regexp", str(lists / "regexps"), "lists"), {}),
+        ("013-deny-ips", "deny", op("lists.ips", str(lists / "ips"), "lists"), {}),
+        ("014-deny-nets", "deny", op("lists.nets", str(lists / "nets"), "lists"), {}),
+        ("015-deny-parent", "deny", op("process.parent.path", "/usr/sbin/cron", sensitive=True), {}),
+        ("016-reject-command", "reject", op("process.command", r"--insecure\b", "regexp"), {}),
+        ("017-deny-env", "deny", op("process.env.VPN", "no"), {}),
+        ("018-deny-pid", "deny", op("process.id", "4711"), {}),
+        ("019-deny-host", "deny", op("dest.host", "Ads.Example.com"), {}),
+        ("020-reject-hosts", "reject", op("dest.host", r"^track[0-9]+\.", "regexp"), {}),
+        ("021-deny-range", "deny", op("dest.port", "6881-6889", "range"), {}),
+        ("022-deny-udp6", "deny", op("protocol", "udp6"), {}),
+        ("023-deny-aliases", "deny", op("dest.network", "MULTICAST", "network"), {}),
+        ("024-reject-iface", "reject", op("iface.out", "^tun", "regexp"), {}),
+        ("025-deny-source", "deny", op("source.ip", "192.168.1.66"), {}),
+        ("026-deny-source-port", "deny", op("source.port", "1-1023", "range"), {}),
+        ("027-deny-both", "deny", both(op("process.path", "/usr/bin/curl"), op("dest.port", "53")), {}),
+        ("028-deny-old", "deny", old(op("user.id", "1001"), op("dest.port", "22")), {}),
+        (
+            "029-reject-twice",
+            "reject",
+            both(op("process.path", "^/opt/", "regexp"), op("process.path", "beta$", "regexp")),
+            {},
+        ),
+        ("030-allow-lan", "allow", op("dest.network", "LAN", "network"), {"precedence": True}),
+        ("040-allow-curl", "allow", both(op("process.path", "/usr/bin/curl"), op("dest.port", "443")), {}),
+        ("041-allow-sensitive", "allow", op("process.path", "/usr/bin/Wget", sensitive=True), {}),
+        ("042-allow-user", "allow", op("user.name", "root"), {}),
+        ("043-allow-dns", "allow", both(op("protocol", "udp"), op("dest.port", "^(53|5353)$", "regexp")), {}),
+        ("044-allow-net", "allow", op("dest.network", "198.51.100.0/24", "network"), {}),
+        ("045-allow-net6", "allow", op("dest.network", "2001:db8::/32", "network"), {}),
+        ("046-allow-source-net", "allow", op("source.network", "10.9.0.0/16", "network"), {}),
+        ("047-allow-uids", "allow", op("user.id", "2000-2010", "range"), {}),
+        ("048-allow-ip-regexp", "allow", op("dest.ip", r"^203\.0\.113\.[0-9]$", "regexp"), {}),
+        ("049-allow-tcp", "allow", both(op("protocol", "^tcp", "regexp"), op("dest.host", r"\.org$", "regexp")), {}),
+        ("050-allow-command", "allow", op("process.command", "/usr/bin/python3 /srv/Job.py"), {}),
+        ("051-allow-iface", "allow", op("iface.out", "wlan0"), {}),
+        ("052-allow-until", "allow", op("dest.port", "8443"), {"duration": "until restart"}),
+        ("053-allow-for-a-while", "allow", op("dest.port", "9443"), {"duration": "1h30m"}),
+        ("054-deny-env-regexp", "deny", op("process.env.LANG", "^tr_", "regexp"), {}),
+        ("055-reject-icmp", "reject", op("protocol", "icmp"), {}),
+        ("056-off", "deny", op("true", "true"), {"enabled": False}),
+        ("999-allow-parents", "allow", op("process.parent.path", "firefox", "regexp"), {}),
+    ]  # fmt: skip
+    return [
+        {"created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z", "name": name, "description": "why",
+         "action": action, "duration": "always", "enabled": True, "precedence": False, "nolog": False,
+         "operator": operator} | more
+        for name, action, operator, more in found
+    ]  # fmt: skip
+
+
+LISTS = {
+    "domains/a.txt": "# x\n0.0.0.0 bad.example.com\n127.0.0.1 worse.example.com\n127.0.0.1 localhost\n",
+    "domains/.hidden.txt": "0.0.0.0 hidden.example.com\n",
+    "domains/nodot": "0.0.0.0 nodot.example.com\n",
+    "regexps/a.txt": "^banner[0-9]\\.\n\\.doubleclick\\.\n",
+    "ips/a.txt": "203.0.113.77\n2001:db8::bad\n",
+    "nets/a.txt": "100.100.0.0/16\n2001:db8:bad::/48\n",
+}
+ALIASES = {
+    "LAN": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.0/8", "::1/128", "fc00::/7"],
+    "MULTICAST": ["224.0.0.0/4", "ff00::/8"],
+}
+
+
+class TheirWay:
+    """What peers' documentation says, in the plainest way."""
+
+    def __init__(self, rules: list[dict[str, Any]], lists: Path) -> None:
+        self.rules = sorted((rule for rule in rules if rule["enabled"]), key=lambda rule: str(rule["name"]))
+        self.lists = lists
+
+    def decide(self, one: dict[str, Any]) -> tuple[str, str]:
+        allowed = ""
+        for rule in self.rules:
+            if self.matches(rule["operator"], one):
+                if rule["action"] == "allow" and not rule["precedence"]:
+                    allowed = rule["name"]
+                    continue
+                return {"allow": "accept", "deny": "drop", "reject": "block"}[rule["action"]], rule["name"]
+        return ("accept", allowed) if allowed else ("ask", "")
+
+    def matches(self, operator: dict[str, Any], one: dict[str, Any]) -> bool:
+        if operator["type"] == "list":
+            inner = operator["list"] or json.loads(operator["data"])
+            return all(self.matches(each, one) for each in inner)
+        operand, data = operator["operand"], operator["data"]
+        if operand == "true":
+            return True
+        if operator["type"] == "lists":
+            return self.in_list(operand, Path(data), one)
+        if operand == "process.parent.path":
+            return any(self.compare(operator, text) for text in one.get("ancestors", []))
+        return self.compare(operator, self.value(operand, one))
+
+    def compare(self, operator: dict[str, Any], text: str) -> bool:
+        kind, data, sensitive = operator["type"], operator["data"], operator["sensitive"]
+        if kind == "simple":
+            if operator["operand"] == "user.name":
+                return text == "0"  # root
+            return bool(text == data if sensitive else text.lower() == data.lower())
+        if kind == "regexp":
+            return re.search(data, text, 0 if sensitive else re.IGNORECASE) is not None
+        if kind == "range":
+            low, _, high = data.partition("-")
+            return int(low) <= int(text) <= int(high)
+        assert kind == "network"
+        networks = map(ipaddress.ip_network, ALIASES.get(data, [data]))
+        return any(ipaddress.ip_address(text) in network for network in networks)
+
+    def in_list(self, operand: str, folder: Path, one: dict[str, Any]) -> bool:
+        lines = [
+            line
+            for file in folder.iterdir()
+            if "." in file.name and not file.name.startswith(".")
+            for line in file.read_text().splitlines()
+            if not line.startswith("#")
+        ]
+        host, address = one.get("name", ""), self.value("dest.ip", one)
+        match operand:
+            case "lists.domains":
+                return host != "" and host in {line.split()[1] for line in lines} - {"localhost"}
+            case "lists.domains_regexp":
+                return host != "" and any(re.search(line, host, re.IGNORECASE) for line in lines)
+            case "lists.ips":
+                return address in lines
+            case "lists.nets":
+                return any(ipaddress.ip_address(address) in ipaddress.ip_network(line) for line in lines)
+        raise AssertionError(operand)
+
+    def value(self, operand: str, one: dict[str, Any]) -> str:
+        six = "[" in one["remote"]
+        ends = {
+            key: (one[side].rpartition(":")[0].strip("[]"), one[side].rpartition(":")[2])
+            for key, side in (("dest", "remote"), ("source", "local"))
+        }
+        kind, _, field = operand.partition(".")
+        if kind in ends:
+            if field == "host":
+                return str(one.get("name", ""))
+            return str(ends[kind][1] if field == "port" else ends[kind][0])
+        if operand == "protocol":
+            return str(one["protocol"]) + ("6" if six else "")
+        if operand.startswith("process.env."):
+            return str(one.get("environment", {}).get(operand.removeprefix("process.env."), ""))
+        values = {
+            "process.path": one["program"],
+            "process.command": " ".join(one["arguments"]),
+            "process.id": str(one["pid"]),
+            "user.id": str(one["user"]),
+            "user.name": str(one["user"]),
+            "iface.out": one["interface"],
+        }
+        return str(values[operand])
+
+
+SEVERAL: dict[str, list[Any]] = {
+    "program": ["/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/Wget", "/usr/bin/wget", "/opt/a/beta", "/opt/a/stable"],
+    "arguments": [["curl", "--Insecure"], ["/usr/bin/python3", "/srv/job.py"], ["curl", "--insecurely"]],
+    "ancestors": [["/usr/sbin/cron", "/sbin/init"], ["/bin/sh", "/usr/lib/firefox/firefox"], ["/usr/sbin/CRON"]],
+    "environment": [{"VPN": "No", "LANG": "C"}, {"LANG": "TR_tr"}, {"VPN": "yes"}],
+    "pid": [4711, 47],
+    "user": [0, 1001, 2000, 2005, 2011],
+    "protocol": ["udp", "udp", "icmp"],
+    "source": [1, 512, 1023, 1024],
+    "port": [25, 22, 53, 443, 5353, 6880, 6881, 6889, 6890, 8443],
+    "interface": ["wlan0", "tun0", "WLAN0"],
+    "local": ["192.168.1.66", "10.9.3.4"],
+    "remote": ["127.0.0.1", "198.51.100.9", "203.0.113.7", "203.0.113.77", "100.100.3.4", "224.0.0.251", "192.168.1.1",
+               "172.16.3.4", "::1", "2001:db8::5", "2001:db8::bad", "2001:db8:bad::1", "ff02::fb", "fd00::1",
+               "2606:4700::1", "2606:4700::2", "2606:4700::3"],
+    "name": ["ads.example.com", "track7.example.com", "track.example.com", "bad.example.com", "hidden.example.com",
+             "nodot.example.com", "banner3.example.net", "x.doubleclick.net", "www.kernel.org", "localhost"],
+}  # fmt: skip
+"""What a connection has instead of what decides nothing."""
+
+
+def connections(count: int) -> list[dict[str, Any]]:
+    """Connections that are special in one to three ways."""
+    dice = random.Random(20260101)
+    made = []
+    for _ in range(count):
+        one: dict[str, Any] = {
+            "program": "/usr/bin/python3", "arguments": ["python3"], "ancestors": [], "environment": {}, "pid": 77,
+            "user": 1000, "direction": "out", "protocol": "tcp", "source": 40000, "port": 80, "interface": "eth0",
+            "local": "192.168.1.5", "remote": "8.8.8.8", "name": "",
+        }  # fmt: skip
+        for key in dice.sample(list(SEVERAL), dice.choice([1, 2, 3])):
+            one[key] = dice.choice(SEVERAL[key])
+        source, port = one.pop("source"), one.pop("port")
+        if ":" in one["remote"]:
+            one["local"], one["remote"] = "[fd00::2]", f"[{one['remote']}]"
+            one["protocol"] = one["protocol"].replace("icmp", "tcp")
+        if one["protocol"] == "icmp":  # which has no ports
+            source = port = 0
+        one["local"], one["remote"] = f"{one['local']}:{source}", f"{one['remote']}:{port}"
+        made.append(one)
+    return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, text in LISTS.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def carried(rules: list[dict[str, Any]]) -> Any:
+    def read(path: str) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in Path(path).iterdir()}
+
+    return import_opensnitch(
+        {f"{rule['name']}.json": json.dumps(rule).encode() for rule in rules}, read, lambda seconds: seconds
+    )
+
+
+def test_forty_rules_decide_four_hundred_connections_as_documented(folder: Path) -> None:
+    theirs = [rule for rule in rules(folder) if rule["name"] != "053-allow-for-a-while"]
+    assert len(theirs) == 40
+    found = carried(theirs)
+    assert found.lost == 0, found.notes
+    policy = Policy.parse(found.text())
+    classifier, plain = Classifier(policy, world_of(policy, print)), TheirWay(theirs, folder)
+    cases, decided = connections(400), set()
+    for one in cases:
+        verdict, rule = plain.decide(one)
+        decision = classifier.decide(facts_of(one))
+        assert (decision.answer.value, decision.rule) == (verdict, rule), one
+        decided.add(rule)
+    assert len(decided) > 25, "the cases reach too few rules"
+
+
+def test_what_ends_the_walk_comes_first_and_of_the_rest_the_last_wins() -> None:
+    def rule(name: str, action: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "action": action, "operator": op("true", ""), "enabled": True} | more
+
+    found = carried(
+        [rule("b", "allow"), rule("a", "allow"), rule("c", "deny"), rule("d", "allow", precedence=True)]
+    )
+    assert [words["name"] for words in found.rules] == ["c", "d", "b", "a"]
+
+
+def test_what_a_rule_has_besides() -> None:
+    rule = {"name": "x", "action": "reject", "operator": op("true", ""), "enabled": False, "nolog": True}
+    timed = {"name": "y", "action": "allow", "operator": op("true", ""), "duration": "1h30m"}
+    restart = timed | {"name": "z", "duration": "until restart"}
+    found = carried([rule, timed, restart])
+    assert found.rules == [
+        {"name": "x", "direction": "out", "verdict": "block", "enabled": False, "log": False},
+        {"name": "z", "direction": "out", "verdict": "accept", "until": "restart"},
+        {"name": "y", "direction": "out", "verdict": "accept", "until": 5400},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (b"{", "it is not JSON"),
+        (b"[]", "it is not a rule with a name"),
+        (b'{"name": "x", "action": "maybe"}', "its action is 'maybe', not allow, deny or reject"),
+        ({}, "it has no operator"),
+        ({"operator": both()}, "its list of operators is empty"),
+        ({"operator": {"type": "list", "data": "[{"}}, "the list in its data is not JSON"),
+        ({"operator": op("process.path", "(", "regexp")}, "the expression cannot be used"),
+        ({"operator": op("process.tty", "1")}, "there is nothing here like the operand 'process.tty'"),
+        ({"operator": op("process.path", "x", "complex")}, "there is nothing here like the type 'complex'"),
+        ({"operator": op("dest.port", "http")}, "'http' is not a number"),
+        ({"operator": op("dest.ip", "here")}, "'here' is no address, network or alias of one"),
+        ({"operator": op("dest.port", "9-1", "range")}, "'9-1' is no range of numbers"),
+        ({"operator": op("protocol", "quic")}, "there is no protocol 'quic'"),
+        ({"operator": op("user.name", "no such user")}, "this host has no user 'no such user'"),
+        (
+            {"operator": op("lists.domains_regexp", "/not/there", "lists")},
+            "the folder '/not/there' cannot be read",
+        ),
+        (
+            {"operator": op("true", ""), "duration": "once"},
+            "its duration is once, and that connection is over",
+        ),
+        ({"operator": op("true", ""), "duration": "soon"}, "its duration is 'soon'"),
+    ],
+)
+def test_what_cannot_be_carried_over_is_said(rule: Any, why: str) -> None:
+    data = rule if isinstance(rule, bytes) else json.dumps({"name": "x", "action": "allow"} | rule).encode()
+    found = import_opensnitch(
+        {"x.json": data}, lambda path: {file.name: b"" for file in Path(path).iterdir()}
+    )
+    assert found.lost == 1
+    assert found.rules == []
+    assert found.notes[0].startswith(f"x.json: not carried over: {why}")

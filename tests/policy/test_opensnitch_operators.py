@@ -1,0 +1,59 @@
+"""Single operators of OpenSnitch as words of ours. (That they decide alike: test_opensnitch.py.)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tidewaiter.policy.opensnitch_operators import Operator, conditions
+
+
+def carry(
+    kind: str, operand: str, data: str, sensitive: bool = False
+) -> tuple[list[Any], dict[str, Any], list[str]]:
+    lists: dict[str, Any] = {}
+    remarks: list[str] = []
+    files = {"a.txt": b"# no\nABCD  x\n", ".b.txt": b"no\n", "none": b"no\n"}
+    found = conditions(Operator(kind, operand, data, sensitive), lambda _path: files, lists, remarks)
+    return found, lists, remarks
+
+
+@pytest.mark.parametrize(
+    ("kind", "operand", "data", "words"),
+    [
+        ("simple", "process.path", "/usr/bin/curl", {"program": "re:(?s)^(?i:/usr/bin/curl)$"}),
+        ("simple", "process.id", "7", {"pid": 7}),
+        ("simple", "process.hash.md5", "ABCD", {"md5": ["abcd", ""]}),
+        ("simple", "process.hash.sha1", "", {"sha1": [""]}),
+        ("simple", "process.env.A_B", "c", {"environment": "re:(?s)^A_B=(?i:c)$"}),
+        ("simple", "protocol", "TCP6", {"protocol": "tcp6"}),
+        ("simple", "dest.host", "", {"asked_host": ""}),
+        ("regexp", "dest.port", "^(80|44[0-3])$", {"port": [80, "440-443"]}),
+        ("regexp", "dest.host", ".*", {"asked_host": ["re:(?i).*", ""]}),
+        ("regexp", "protocol", "^udp", {"protocol": ["udp4", "udp6", "udplite4", "udplite6"]}),
+        ("regexp", "process.env.X", "^y", {"environment": "re:^X=(?is:y)"}),
+        ("network", "dest.network", "10.0.0.7/8", {"remote": "10.0.0.0/8"}),
+        ("network", "source.network", "MULTICAST", {"local": ["224.0.0.0/4", "ff00::/8"]}),
+        ("range", "dest.port", "10-99999", {"port": "10-65535"}),
+        ("range", "user.id", "5-7", {"user": [5, 6, 7]}),
+        ("simple", "iface.in", "eth0", {"interface": "re:(?s)^(?i:eth0)$", "direction": "in"}),
+    ],
+)
+def test_words(kind: str, operand: str, data: str, words: dict[str, Any]) -> None:
+    found = carry(kind, operand, data)[0][0]
+    assert {key: str(value).replace("\\/", "/").replace("\\=", "=") for key, value in found.items()} == {
+        key: str(value) for key, value in words.items()
+    }
+
+
+def test_an_exact_path_stays_one_where_capitals_count() -> None:
+    assert carry("simple", "process.path", "/usr/bin/curl", True)[0] == [{"program": "/usr/bin/curl"}]
+
+
+def test_lists() -> None:
+    found, lists, _ = carry("lists", "lists.domains", "/etc/ads/")
+    assert (found, lists) == ([{"list": "ads"}], {"ads": {"path": "/etc/ads/*.*", "format": "hosts"}})
+    found, lists, remarks = carry("lists", "lists.hash.md5", "/etc/hashes")
+    assert (found, lists) == ([{"md5": ["abcd", ""]}], {})
+    assert remarks == ["1 lines of /etc/hashes copied: changes there are not followed"]
