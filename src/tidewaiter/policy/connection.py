@@ -63,6 +63,7 @@ _PASSED_OVER = frozenset(
     [
         "event",
         "id",
+        "hidden",
         "verdict",
         "rule",
         "tier",
