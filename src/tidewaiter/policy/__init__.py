@@ -1,12 +1,13 @@
 """The policy: which connection is accepted, blocked, dropped or asked about, and by which rule.
 
-`dimensions` is the table of what rules can name; `words`, `patterns` and `scopes` read single words of it. A `Policy` is
-read from TOML (`document`, `reader`, with `positions` to point at what is wrong) or made of `Rule` objects in Python. A
-`Classifier` decides by it in Python, one `index` for each dimension; `compile_tables` gives the same bit sets in the form
-that the kernel evaluates. `explain`, `trial`, `measure` and `schema` say what a policy does; `edit`, `versions` and
-`spelling` change and write it; `opensnitch` and `portmaster` take others over. Files are read and written where a policy is
-loaded, changed or given its lists (`world`); nothing here does I/O while it decides, and none of it reads a clock. It may
-import `tidewaiter.model` and `tidewaiter.protocol` only.
+`dimensions` is the table of what rules can name; `words`, `patterns` and `scopes` read single words of it. A
+`Policy` is read from TOML (`document`, `reader`, with `positions` to point at what is wrong) or made of `Rule`
+objects in Python. A `Classifier` decides by it in Python, one `index` for each dimension; `compile_tables`
+gives the same bit sets in the form that the kernel evaluates. `explain`, `trial`, `measure` and `schema` say
+what a policy does; `edit`, `versions` and `spelling` change and write it; `opensnitch` and `portmaster` take
+others over. Files are read and written where a policy is loaded, changed or given its lists (`world`); nothing
+here does I/O while it decides, and none of it reads a clock. It may import `tidewaiter.model` and
+`tidewaiter.protocol` only.
 """
 
 from tidewaiter.policy.classifier import Classifier

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-import re2  # type: ignore[import-untyped]
-
 from tidewaiter.policy.imported import CannotCarryError
-from tidewaiter.policy.patterns import REGEX, found, regex
+from tidewaiter.policy.patterns import REGEX, escape, found, regex
 from tidewaiter.policy.words import user_id
 
 Conditions = dict[str, Any]
@@ -139,7 +137,7 @@ def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind o
             raise CannotCarryError(f"this host has no user {one.data!r}") from None
         return {dimension: one.data}
     if one.operand == "dest.host":
-        return {dimension: [_expression(f"^{re2.escape(one.data)}$", sensitive=False)] if one.data else ""}
+        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)] if one.data else ""}
     plain = one.data.startswith("/") and not one.data.endswith("/") and not set(one.data) & set("*?")
     if one.sensitive and plain and one.data.isprintable() and dimension in {"program", "ancestors"}:
         return {dimension: one.data}
@@ -148,8 +146,8 @@ def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind o
 
 def _same(before: str, one: Operator) -> str:
     """An expression for equality with the operator's data."""
-    data = re2.escape(one.data)
-    return REGEX + _checked(f"(?s)^{re2.escape(before)}{data if one.sensitive else f'(?i:{data})'}$")
+    data = escape(one.data)
+    return REGEX + _checked(f"(?s)^{escape(before)}{data if one.sensitive else f'(?i:{data})'}$")
 
 
 def _regexp(one: Operator) -> Conditions:
@@ -158,7 +156,7 @@ def _regexp(one: Operator) -> Conditions:
     if one.operand.startswith(_ENVIRONMENT):
         if not one.data.startswith("^"):
             raise CannotCarryError("an expression on a variable can be carried over only if it begins with ^")
-        name, flags = re2.escape(one.operand.removeprefix(_ENVIRONMENT)), "" if one.sensitive else "i"
+        name, flags = escape(one.operand.removeprefix(_ENVIRONMENT)), "" if one.sensitive else "i"
         return {
             "environment": REGEX
             + _checked(f"^{name}=(?{flags}s:{one.data[1:]})" if flags else f"^{name}=(?s:{one.data[1:]})")

@@ -22,6 +22,7 @@ MAX_LENGTH = 1000
 REGEX = "re:"
 """What a regular expression begins with."""
 
+_SPECIAL = frozenset("\\.+*?()|[]{}^$")
 _IN_PATH = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 _IN_TEXT = {"**": ".*", "*": ".*", "?": "."}
 
@@ -129,7 +130,7 @@ def glob(text: str, *, path: bool = False, fold: bool = False) -> Pattern:
             out += f"[^{inner[1:]}]" if inner[0] in "!^" else f"[{inner}]"
             at = end + 1
         else:
-            out += re2.escape(one)
+            out += escape(one)
             at += 1
     expression = f"{out}$"
     try:
@@ -137,6 +138,11 @@ def glob(text: str, *, path: bool = False, fold: bool = False) -> Pattern:
     except re2.error:
         raise BadValueError("the pattern cannot be used", "look at what stands in its [brackets]") from None
     return Pattern(text, expression)
+
+
+def escape(text: str) -> str:
+    """An expression that matches this text and nothing else."""
+    return "".join(f"\\{sign}" if sign in _SPECIAL else sign for sign in text)
 
 
 def is_glob(text: str) -> bool:
