@@ -371,8 +371,11 @@ def test_a_packet_of_which_the_kernels_word_was_lost_has_its_owner_all_the_same(
         assert (str(connection.key.remote), connection.key.remote_port) == ECHO
 
 
-def test_rules_that_the_kernel_has_no_room_for_hold_too(world: World, agent: Agent) -> None:
+def test_rules_that_the_kernel_has_no_room_for_hold_too(
+    world: World, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The bit that consults is not the rule that would have been there: it must be decided by all of them."""
+    monkeypatch.setattr(install, "CAPACITY", 256)  # as if there were room for so few
     unused = ip_network("192.0.2.0/24")
     rules = [Rule(name=f"{number}", answer=Answer.ACCEPT, remote=(unused,)) for number in range(300)]
     rules[252] = Rule(name="never asked", answer=Answer.ASK, remote=(unused,))
