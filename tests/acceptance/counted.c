@@ -237,6 +237,8 @@ static long hear(int fd, const char *way, int count, long least)
 				many[i].msg_hdr.msg_iovlen = 1;
 			}
 			done = recvmmsg(fd, many, count, MSG_WAITFORONE, NULL);
+			if (done < 0 && errno == EINTR)
+				continue;
 			if (done < 0)
 				break;
 			for (int i = done - 1; i >= 0; i--)
@@ -244,6 +246,8 @@ static long hear(int fd, const char *way, int count, long least)
 			continue;
 		}
 		done = recv(fd, in, CHUNK, 0);
+		if (done < 0 && errno == EINTR)
+			continue; /* of a socket with a time-out no call is begun again: io_uring's workers interrupt it */
 		if (done < 0)
 			break;
 		heard += done;
