@@ -1,14 +1,18 @@
 """What every test gets: the gate of the live tests, hypothesis profiles, and the list of what was left out.
 
-A test marked ``live`` needs root and the live kernel. Where they cannot be had it is left out, and the
-end of the run says so; with ``TIDEWAITER_DEMAND=1`` (as .ci/run sets it) it fails instead.
+A test marked ``live`` needs root and the live kernel; ``other_users`` and ``own_mounts`` need what a chroot may not
+have. Where it cannot be had the test is left out, and the end of the run says so; with ``TIDEWAITER_DEMAND=1`` (as .ci/run
+sets it) it fails instead.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -58,14 +62,44 @@ def missing_for_live() -> str:
     return ""
 
 
+@cache
+def missing_for_other_users() -> str:
+    """Why nobody else can run this Python here; "" when they can."""
+    command = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        sys.executable,
+        "-c",
+        "import ctypes",
+    ]
+    done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+    return "needs a root directory that is open to other users" if done.returncode else ""
+
+
+def missing_for_mounts() -> str:
+    """Why a mount namespace cannot be made private here; "" when it can."""
+    mounted = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return "" if "/" in mounted else "needs a root directory that is a mount point: this is a chroot"
+
+
+NEEDS: dict[str, Callable[[], str]] = {
+    "live": missing_for_live,
+    "other_users": missing_for_other_users,
+    "own_mounts": missing_for_mounts,
+}
+
+
 @pytest.hookimpl(tryfirst=True)  # before any fixture of the test
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Leaves out a live test that cannot run here, or fails it where everything is demanded."""
-    if item.get_closest_marker("live") is None or not (reason := missing_for_live()):
-        return
-    if DEMAND:
-        pytest.fail(f"a live test cannot run here: it {reason}", pytrace=False)
-    pytest.skip(reason)
+    """Leaves out a test that cannot run here, or fails it where everything is demanded."""
+    for marker, missing in NEEDS.items():
+        if item.get_closest_marker(marker) is None or not (reason := missing()):
+            continue
+        if DEMAND:
+            pytest.fail(f"a {marker} test cannot run here: it {reason}", pytrace=False)
+        pytest.skip(reason)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

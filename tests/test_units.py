@@ -319,6 +319,7 @@ def test_the_boot_policy_holds_before_anybody_owns_the_device(
     assert services.device.exists(), "the socket is systemd's"
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_nobody_decides_a_curl(world: World, agent: Agent, services: Services) -> None:
     services.start_driver()
@@ -340,6 +341,7 @@ def test_nobody_decides_a_curl(world: World, agent: Agent, services: Services) -
     assert owner.wait(PATIENCE) == 0
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_a_driver_that_was_killed_comes_back_to_its_owner(
     world: World, agent: Agent, services: Services
@@ -357,6 +359,7 @@ def test_a_driver_that_was_killed_comes_back_to_its_owner(
     assert agent.do("tcp", (plan.ECHO.v4, 23)).error == "ConnectionRefusedError"
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_whoever_is_not_in_the_group_is_turned_away(services: Services) -> None:
     """By the mode of the socket, and were that wrong, by the driver, which looks at the peer."""
@@ -372,6 +375,7 @@ def test_whoever_is_not_in_the_group_is_turned_away(services: Services) -> None:
     services.start_owner("games", GROUP)
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_policies_are_read_again(world: World, agent: Agent, services: Services) -> None:
     """ExecReload= of both."""

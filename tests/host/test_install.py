@@ -84,7 +84,8 @@ def test_the_names_of_rules_are_by_their_bits() -> None:
     assert rule_names(BLOCK_WEB)[:4] == ("no web", "default", "default", "default")
 
 
-def test_the_bit_that_consults_has_no_name() -> None:
+def test_the_bit_that_consults_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "CAPACITY", 256)
     rules = tuple(Rule(name=f"{number}", answer=Answer.ASK) for number in range(300))
     names = rule_names(Policy(rules))
     assert (names[251], names[252], names[253]) == ("251", "", "253")

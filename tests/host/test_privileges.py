@@ -116,6 +116,7 @@ def test_all_but_what_is_needed_is_given_away(entering: bool) -> None:
     assert of_a_child == own
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_what_was_not_there_is_not_gained(tmp_path: Path) -> None:
     """Without CAP_SETPCAP, and as an ordinary user with ambient capabilities: what is kept reaches what it starts."""

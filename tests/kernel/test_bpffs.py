@@ -39,6 +39,7 @@ def test_whether_it_is_mounted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert not bpffs.is_mounted()
 
 
+@pytest.mark.own_mounts
 @pytest.mark.live
 def test_it_is_mounted_once(tmp_path: Path) -> None:
     command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-c", TWICE, str(tmp_path)]

@@ -85,11 +85,14 @@ def test_it_is_one_first_for_each(steps: list[tuple[int, bytes, int]]) -> None:
         if key not in told:
             readings.feed(key, TCP, data, now, offset)
             firsts.setdefault(key, First(TCP)).feed(data, now, offset)
-        for settled, name in readings.settled():
-            assert settled not in told
-            told[settled] = name
-            assert firsts[settled].late(now) == name
+        tell(readings, firsts, told, now)
     readings.expire(now)
-    assert all(
-        first.late(now) is None for key, first in firsts.items() if key not in told and not readings.settled()
-    )
+    tell(readings, firsts, told, now)
+    assert all(first.late(now) is None for key, first in firsts.items() if key not in told)
+
+
+def tell(readings: Readings[int], firsts: dict[int, First], told: dict[int, Name], now: int) -> None:
+    for settled, name in readings.settled():
+        assert settled not in told
+        told[settled] = name
+        assert firsts[settled].late(now) == name

@@ -175,6 +175,7 @@ def test_one_that_does_not_answer(path: Path, monkeypatch: pytest.MonkeyPatch) -
             Remote(path, NO_TELNET).engine.start()
 
 
+@pytest.mark.other_users
 @pytest.mark.live
 def test_a_socket_that_is_not_for_this_user(path: Path) -> None:
     code = f"""
