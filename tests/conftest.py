@@ -1,8 +1,8 @@
 """What every test gets: the gate of the live tests, hypothesis profiles, and the list of what was left out.
 
 A test marked ``live`` needs root and the live kernel; ``other_users`` and ``own_mounts`` need what a chroot may not
-have. Where it cannot be had the test is left out, and the end of the run says so; with ``TIDEWAITER_DEMAND=1`` (as .ci/run
-sets it) it fails instead.
+have. Where it cannot be had the test is left out, and the end of the run says so; with ``TIDEWAITER_DEMAND=1`` (as
+.ci/run sets it) it fails instead.
 """
 
 from __future__ import annotations
