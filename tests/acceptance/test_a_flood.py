@@ -124,7 +124,6 @@ def bounded(state: State, before: State) -> None:
     assert (
         state["closed"] <= machine._KEPT + packets.CAPACITY + 2048
     )  # what came with the last look is not sorted yet
-    assert state["questions"] <= 65536
     assert state["memory"] <= before["memory"] + _MEMORY
     assert (
         state["held"] == resolved(state) + state["waiting"] or state["waiting"] > 0

