@@ -331,7 +331,14 @@ class Engine:
                     self._tell(self._listener, event)
 
     def _judge(self, connection: Connection) -> Verdict | None:
-        """What the policy, or else your function, says at once."""
+        """What the policy, or else your function, says at once; ``on_timeout`` when one of them fails."""
+        try:
+            return self._decide_now(connection)
+        except Exception:  # also what looks facts up: a broken file must not end the loop
+            log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
+            return self.settings.on_timeout
+
+    def _decide_now(self, connection: Connection) -> Verdict | None:
         if connection.rule not in self._questions:  # else the kernel has found the rule already
             decision = self._classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
             connection.rule = decision.rule or "default"
@@ -343,13 +350,9 @@ class Engine:
                 return self._allowed(PERMANENT[decision.answer])
         if self._decide is None:
             return None
-        try:
-            verdict = self._decide(connection)
-            if verdict is not None and verdict.redirects and self.settings.redirect is None:
-                raise ValueError(NO_REDIRECT)
-        except Exception:
-            log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
-            return self.settings.on_timeout
+        verdict = self._decide(connection)
+        if verdict is not None and verdict.redirects and self.settings.redirect is None:
+            raise ValueError(NO_REDIRECT)
         return verdict
 
     def _allowed(self, verdict: Verdict) -> Verdict:
