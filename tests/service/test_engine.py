@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection, Tier
-from tidewaiter.model.key import ConnectionKey, Direction
+from tidewaiter.model.key import Direction
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
@@ -426,18 +426,3 @@ def test_many_programs_that_go_past_are_forgotten(world: World, monkeypatch: pyt
         engine._goes_past(PacketSocket(1, Process(pid=1, path=f"/bin/{name}"), "", 1))
         assert len(engine._told_of) <= 2
     assert [text[0] for text in said] == ["a", "b", "c", "a"]
-
-
-def test_a_policy_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCaptureFixture) -> None:
-    """As when the file is broken in which a rule looks: the loop goes on, and the packet does not wait."""
-
-    class Broken:
-        def decide(self, _: object) -> None:
-            raise OSError(5, "a database that cannot be read")
-
-    engine = Engine(Policy(), Settings(on_timeout=Verdict.PERMANENT_DROP))
-    engine._classifier = Broken()  # type: ignore[assignment]
-    ends = ip_address("192.0.2.1"), 4000, ip_address("192.0.2.2"), 443
-    connection = Connection(1, ConnectionKey(6, *ends), Direction.OUT)
-    assert engine._judge(connection) is Verdict.PERMANENT_DROP
-    assert "treated as if nobody had answered" in caplog.text

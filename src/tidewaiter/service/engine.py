@@ -21,7 +21,8 @@ from tidewaiter.host import install
 from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
 from tidewaiter.host.lookup import MachineLookup
-from tidewaiter.host.machine import Judge, Machine
+from tidewaiter.host.machine import Judge as Decide
+from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
@@ -29,12 +30,10 @@ from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Facts, Rule, World
-from tidewaiter.policy.tables import needs_python
 from tidewaiter.policy.world import world_of
-from tidewaiter.service.functions import PERMANENT, call, functions_of
+from tidewaiter.service.functions import functions_of
+from tidewaiter.service.judge import NO_REDIRECT, Judge
 from tidewaiter.service.recheck import Recheck
 
 log = logging.getLogger("tidewaiter")
@@ -47,8 +46,6 @@ _UNSETTLED = 512
 
 _QUIET = 0.002
 """Seconds without a packet after which it is done."""
-
-NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPorts()"
 
 _TOLD = 1024
 """Programs with packet sockets that are remembered, so that each is told once."""
@@ -114,7 +111,7 @@ class Engine:
         policy: Policy,
         settings: Settings,
         *,
-        decide: Judge | None = None,
+        decide: Decide | None = None,
         ask: Callable[[Asked], None] | None = None,
         listener: Listener | None = None,
         ended: Callable[[], None] = lambda: None,
@@ -122,9 +119,16 @@ class Engine:
         packet_socket: Callable[[PacketSocket], None] | None = None,
     ) -> None:
         self.settings, self._notice, self._packet_socket = settings, notice, packet_socket
-        self._decide, self._ask, self._listener, self._ended = decide, ask, listener, ended
-        self._lookup = MachineLookup(self._say)
-        self._use(policy, world_of(policy, self._say))
+        self._ask, self._listener, self._ended = ask, listener, ended
+        self._policy = policy
+        self.judge = Judge(
+            policy,
+            world_of(policy, self._say),
+            MachineLookup(self._say),
+            decide,
+            otherwise=settings.on_timeout,
+            redirects=settings.redirect is not None,
+        )
         self._commands: deque[Callable[[], list[Action]]] = deque()
         self._stopping = False
         self._next_count = 0
@@ -215,7 +219,8 @@ class Engine:
                 assert self._installed is not None
                 functions_of(policy)  # what is wrong with them is said before anything changes
                 install.replace_policy(self._installed, policy)
-                self._use(policy, world)
+                self.judge.use(policy, world)
+                self._policy = policy
                 self.machine.name_rules(self._installed.state.rules)
                 self._look_again()
             except Exception as error:
@@ -231,12 +236,7 @@ class Engine:
         if self._recheck is not None:
             self._recheck.close()
         if self.settings.mode is Mode.ENFORCE:
-            self._recheck = Recheck(self.machine, self._classifier, PERMANENT, self._lookup)
-
-    def _use(self, policy: Policy, world: World) -> None:
-        self._policy, self._classifier = policy, Classifier(policy.on_this_host(), world)
-        self._functions = functions_of(policy)
-        self._questions = {rule.name for rule in policy.rules if _asks(rule)}
+            self._recheck = Recheck(self.machine, self.judge.decision)
 
     def statistics(self) -> dict[str, int]:
         """What has happened so far, the driver's counters and the kernel's."""
@@ -295,7 +295,7 @@ class Engine:
 
     def _step(self) -> None:
         machine = self.machine
-        actions = machine.collect(self._judge)
+        actions = machine.collect(self.judge)
         if actions:
             machine.carry_out(actions)
         self._dispatch()
@@ -330,42 +330,10 @@ class Engine:
                 for event in events:
                     self._tell(self._listener, event)
 
-    def _judge(self, connection: Connection) -> Verdict | None:
-        """What the policy, or else your function, says at once; ``on_timeout`` when one of them fails."""
-        try:
-            return self._decide_now(connection)
-        except Exception:  # also what looks facts up: a broken file must not end the loop
-            log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
-            return self.settings.on_timeout
-
-    def _decide_now(self, connection: Connection) -> Verdict | None:
-        if connection.rule not in self._questions:  # else the kernel has found the rule already
-            decision = self._classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
-            connection.rule = decision.rule or "default"
-            if decision.function:
-                verdict = call(self._functions[decision.function], connection, self.settings.on_timeout)
-                if verdict is not None:
-                    return self._allowed(verdict)
-            elif decision.answer is not Answer.ASK:
-                return self._allowed(PERMANENT[decision.answer])
-        if self._decide is None:
-            return None
-        verdict = self._decide(connection)
-        if verdict is not None and verdict.redirects and self.settings.redirect is None:
-            raise ValueError(NO_REDIRECT)
-        return verdict
-
-    def _allowed(self, verdict: Verdict) -> Verdict:
-        """A verdict of the policy; what cannot be redirected is treated as if nobody had answered."""
-        if verdict.redirects and self.settings.redirect is None:
-            log.error("a rule redirects: %s", NO_REDIRECT)
-            return self.settings.on_timeout
-        return verdict
-
     def _question(self, asked: Asked) -> list[Action]:
         """A packet that is held, and was not answered for the whole connection on sight."""
         judged = self.machine.judged
-        verdict = judged[asked.packet] if asked.packet in judged else self._judge(asked.connection)
+        verdict = judged[asked.packet] if asked.packet in judged else self.judge(asked.connection)
         if verdict is not None:
             return self.driver.verdict(asked.packet, verdict, time.monotonic_ns(), rule=asked.connection.rule)
         if self._ask is not None and asked.waiting == 1:
@@ -391,8 +359,3 @@ class Engine:
             return _QUIET
         deadline = self.driver.deadline()
         return 1.0 if deadline is None else max(0.0, (deadline - time.monotonic_ns()) / SECOND)
-
-
-def _asks(rule: Rule) -> bool:
-    """Whether nothing is left to find out where the kernel has found this rule to be the first match."""
-    return rule.answer is Answer.ASK and needs_python(rule) == ("verdict ask",)

@@ -8,19 +8,18 @@ says to ask, and where too little is known, nothing is done: the next packet bri
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from tidewaiter.driver.core import Action
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.owners import Owners
 from tidewaiter.kernel import records
 from tidewaiter.kernel.records import Flag, Record
-from tidewaiter.model.connection import Tier
+from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Protocol
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy.classifier import Classifier
-from tidewaiter.policy.details import BLIND, Lookup
-from tidewaiter.policy.rule import Answer, Facts
+from tidewaiter.policy.rule import Decision
+from tidewaiter.service.functions import PERMANENT
 
 SLICE = 2_000_000
 """Nanoseconds of work between two looks at the packets that wait."""
@@ -32,13 +31,10 @@ class Recheck:
     def __init__(
         self,
         machine: Machine,
-        classifier: Classifier,
-        verdicts: Mapping[Answer, Verdict],
-        lookup: Lookup = BLIND,
+        decide: Callable[[Connection], Decision],
     ) -> None:
-        """Made right after the policy has come into force. ``verdicts`` are those that decide for good."""
-        self._machine, self._classifier, self._verdicts = machine, classifier, verdicts
-        self._lookup = lookup
+        """Made right after the policy has come into force. ``decide`` is what it says of a connection."""
+        self._machine, self._decide = machine, decide
         self._owners = Owners(machine.installed.kernel)
         self._live = machine.cutter.live()
         self._since = time.monotonic_ns()
@@ -73,8 +69,8 @@ class Recheck:
         connection = records.connection(flow, record, self._owners.of(record))
         if not connection.process.path or connection.key.local.is_unspecified:
             return []
-        decision = self._classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
-        verdict = self._verdicts.get(decision.answer)
+        decision = self._decide(connection)
+        verdict = PERMANENT.get(decision.answer)
         if verdict is None or verdict.passes:
             return []
         actions: list[Action] = []

@@ -1,0 +1,91 @@
+"""What decides a connection: the policy, the Python functions that it names, and yours."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tidewaiter.host.machine import Judge as Decide
+from tidewaiter.model.connection import Connection
+from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.details import Lookup
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
+from tidewaiter.policy.tables import needs_python
+from tidewaiter.service.functions import PERMANENT, call, functions_of
+
+log = logging.getLogger("tidewaiter")
+
+NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPorts()"
+
+
+class Judge:
+    """Called with a connection, it returns a verdict, or None where somebody has to be asked.
+
+    ``otherwise`` is the verdict when something fails. ``decide`` is your function, None for none. ``redirects`` says
+    whether verdicts that redirect are possible.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        world: World,
+        lookup: Lookup,
+        decide: Decide | None,
+        *,
+        otherwise: Verdict,
+        redirects: bool,
+    ) -> None:
+        """Raises PolicyError for a function that cannot be had."""
+        self._lookup, self._decide = lookup, decide
+        self._otherwise, self._redirects = otherwise, redirects
+        self.use(policy, world)
+
+    def use(self, policy: Policy, world: World) -> None:
+        """Decides by this policy from now on. Raises PolicyError, and then by the old one."""
+        functions = functions_of(policy)
+        self.classifier = Classifier(policy.on_this_host(), world)
+        self._functions = functions
+        self._questions = {rule.name for rule in policy.rules if _asks(rule)}
+
+    def decision(self, connection: Connection) -> Decision:
+        """What the policy says, by what is known now."""
+        return self.classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
+
+    def __call__(self, connection: Connection) -> Verdict | None:
+        """What the policy, or else your function, says at once."""
+        try:
+            return self._judge(connection)
+        except Exception:  # also what looks facts up: a broken file must not end the loop
+            log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
+            return self._otherwise
+
+    def _judge(self, connection: Connection) -> Verdict | None:
+        if connection.rule not in self._questions:  # else the kernel has found the rule already
+            decision = self.decision(connection)
+            connection.rule = decision.rule or "default"
+            if decision.function:
+                verdict = call(self._functions[decision.function], connection, self._otherwise)
+                if verdict is not None:
+                    return self._allowed(verdict)
+            elif decision.answer is not Answer.ASK:
+                return self._allowed(PERMANENT[decision.answer])
+        if self._decide is None:
+            return None
+        verdict = self._decide(connection)
+        if verdict is not None and verdict.redirects and not self._redirects:
+            raise ValueError(NO_REDIRECT)
+        return verdict
+
+    def _allowed(self, verdict: Verdict) -> Verdict:
+        """A verdict of the policy; what cannot be redirected is treated as if nobody had answered."""
+        if verdict.redirects and not self._redirects:
+            log.error("a rule redirects: %s", NO_REDIRECT)
+            return self._otherwise
+        return verdict
+
+
+def _asks(rule: Rule) -> bool:
+    """Whether nothing is left to find out where the kernel has found this rule to be the first match."""
+    return rule.answer is Answer.ASK and needs_python(rule) == ("verdict ask",)
