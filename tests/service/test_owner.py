@@ -203,6 +203,20 @@ def test_what_is_open_still_is_added_up() -> None:
     assert (event.connection.sent, event.connection.received) == (6, 7)
 
 
+def test_totals_that_come_with_those_of_others_are_not_lost() -> None:
+    """The second ends when the driver has the question about the first: it tells of both, and of each once."""
+    made = owner()
+    give(made, 0, asked(1, 443, local_port=1), asked(2, 443, local_port=2))
+    made.events()
+    give(made, 5, end(443, 1))
+    both = carried(443, 10, 1, 1), carried(443, 20, 2, 2)
+    give(made, 6, end(443, 2), *both, LogLine(Severity.INFO, "full"))
+    assert len(give(made, 6 + COUNT_EVERY)) == 3
+    give(made, 7 + COUNT_EVERY, LogLine(Severity.INFO, "full"))
+    ended = [event.connection for event in made.events() if isinstance(event, Ended)]
+    assert [(one.key.local_port, one.sent, one.received) for one in ended] == [(1, 10, 1), (2, 20, 2)]
+
+
 def test_totals_that_do_not_come_are_not_waited_for() -> None:
     made = owner()
     give(made, 0, asked(1, 443), end(443))

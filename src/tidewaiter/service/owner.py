@@ -191,7 +191,8 @@ class Owner:
             self._events.append(Ended(self._ended.popleft()))
 
     def _add_up(self, info: BandwidthStats) -> None:
-        ended = {connection.key: connection for connection in reversed(self._counted)}
+        # with those whose end came while the totals of others were on their way: theirs are among them
+        ended = {connection.key: connection for connection in reversed([*self._counted, *self._ended])}
         for entry in info.entries:
             ends = entry.local_ip, entry.local_port, entry.remote_ip, entry.remote_port
             key = _key_of(info.protocol, *ends)
