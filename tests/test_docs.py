@@ -32,7 +32,7 @@ from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
-from tidewaiter.names import dns, exchange, first, http, namer, pieces, quic, readings, table, tls
+from tidewaiter.names import dns, exchange, first, http, live, pieces, quic, readings, table, talk, tls
 from tidewaiter.policy import index, versions, world
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall
@@ -166,7 +166,9 @@ BOUNDS = {
     "stretches of them that lie apart": pieces.GAPS,
     "first bytes of a connection, those that come twice counted twice": first.BYTES,
     "connections whose first bytes are read at once": readings.CONNECTIONS,
-    "connections to resolvers whose answers are read": namer.EXCHANGES,
+    "connections to resolvers whose answers are read": talk.TALKS,
+    "connections followed from their handshake to their first bytes": live.BEGINNING,
+    "open connections that keep the names of their addresses alive": live.NAMED,
     "questions of one connection to a resolver that are open": exchange.OPEN,
     "a ClientHello": tls.MAX_HELLO,
     "the head of an HTTP request": http.MAX_HEAD,

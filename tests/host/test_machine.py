@@ -59,7 +59,7 @@ class Stepper:
         self.events: list[Event] = []
         self.actions: list[Action] = []
 
-    def judge(self, connection: Connection) -> Verdict | None:
+    def judge(self, connection: Connection, _payload: bytes) -> Verdict | None:
         self.judged.append(replace(connection))
         return self.verdict
 

@@ -17,7 +17,7 @@ from tidewaiter.model.key import Protocol, parse_endpoint
 from tidewaiter.model.name import By, Hidden
 from tidewaiter.model.packet import TcpFlag, build_tcp, build_udp, parse_packet
 from tidewaiter.model.process import Process
-from tidewaiter.names import namer
+from tidewaiter.names import talk
 from tidewaiter.names.first import TIME
 from tidewaiter.policy.document import Policy
 from tidewaiter.replay.capture import Capture, Captured
@@ -182,7 +182,7 @@ def test_dns_over_tcp() -> None:
 
 
 def test_connections_to_resolvers_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(namer, "EXCHANGES", 1)
+    monkeypatch.setattr(talk, "TALKS", 1)
     query, response = lookup(("a.example.", "A", "198.51.100.2"))
     first, second = "192.0.2.1:5000", "192.0.2.1:5001"
     asked = [udp(first, RESOLVER, query), udp(second, RESOLVER, query)]

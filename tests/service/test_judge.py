@@ -37,7 +37,7 @@ def test_a_policy_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCapt
 
     one = judge("")
     one.classifier = Broken()  # type: ignore[assignment]
-    assert one(a_connection()) is Verdict.PERMANENT_DROP
+    assert one(a_connection(), b"") is Verdict.PERMANENT_DROP
     assert "treated as if nobody had answered" in caplog.text
 
 
@@ -54,5 +54,5 @@ def test_a_policy_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCapt
 def test_the_first_rule_that_matches_decides(says: str, redirects: bool, verdict: Verdict | None) -> None:
     rules = f'[[rule]]\nname = "x"\nport = 443\nverdict = "{says}"\n[[rule]]\nname = "y"\nverdict = "block"\n'
     connection = a_connection()
-    assert judge(rules, redirects=redirects)(connection) is verdict
+    assert judge(rules, redirects=redirects)(connection, b"") is verdict
     assert connection.rule == "x"

@@ -6,7 +6,6 @@ packets: the kernel tells whose a packet is before it queues it, so by then ever
 
 from __future__ import annotations
 
-import logging
 import select
 import time
 from collections import defaultdict
@@ -35,8 +34,6 @@ from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, Protocol
 from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 
-log = logging.getLogger("tidewaiter")
-
 RING_BYTES = 4 << 20
 IDLE = 0.1
 """Seconds between two looks at the events that do not wake us."""
@@ -53,6 +50,7 @@ _COUNTERS = (
     "kernel_refused",
     "makers_full",
     "packet_sockets_full",
+    "texts_lost",
 )
 _KEPT = 8192
 _ROUND = 20_000_000  # nanoseconds between two looks at the closed sockets whose packets wait
@@ -64,8 +62,8 @@ Token = tuple[int, int]
 Answers = defaultdict[int, list[tuple[int, int]]]
 """Netfilter verdicts by queue: the kernel's id of the packet, and NF_ACCEPT or NF_DROP."""
 
-Judge = Callable[[Connection], Verdict | None]
-"""Answers for a connection at once, or with None if that takes longer."""
+Judge = Callable[[Connection, bytes], Verdict | None]
+"""Answers for a connection and its held packet at once, or with None if that takes longer."""
 
 
 class _Sighted(NamedTuple):
@@ -159,7 +157,7 @@ class Machine:
                         actions += self._hold((number, packet), hook, flow, data, payload, since)
                         continue
                     connection = self._connection(flow, data)
-                    judged = judge(connection)
+                    judged = judge(connection, payload)
                     if judged is None or not judged.permanent:
                         self._known.ask(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)

@@ -7,6 +7,7 @@
 #include "guest.h"
 #include "listener.h"
 #include "sight.h"
+#include "text.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -194,6 +195,17 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
 }
 
+/* What another host, or a guest, says to a resolver elsewhere: known by its addresses. */
+__noinline int tw_tell_through(struct __sk_buff *skb, int incoming)
+{
+	struct tw_telling telling = { .skb = skb, .incoming = incoming, .namespace = tw_namespace, .direction = TW_FORWARD };
+	struct tw_headers h;
+
+	if (!tw_parse_headers(skb, &h) && !(h.flags & TW_LATER_FRAGMENT))
+		tw_tell_pieces(&telling, &h);
+	return 0;
+}
+
 SEC("socket")
 int tw_hold_through(struct __sk_buff *skb)
 {
@@ -201,6 +213,8 @@ int tw_hold_through(struct __sk_buff *skb)
 
 	if (!tw_see(skb, &sight, 0) || (sight.control && tw_is_other(sight.ends.protocol)))
 		return 0;
+	if (sight.ends.remote_port == TW_RESOLVER || sight.ends.local_port == TW_RESOLVER)
+		tw_tell_through(skb, sight.ends.remote_port != TW_RESOLVER);
 	return tw_hold_forwarded(&sight.ends, sight.payload, sight.tcp_flags);
 }
 

@@ -159,8 +159,15 @@ struct {
 	__uint(max_entries, 4 << 20);
 } events SEC(".maps");
 
-/* Ring buffers carry no BTF of their own: this keeps the type of their records in the object. */
+/* What programs ask of resolvers, and what these answer: by that Python knows the names of addresses. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} texts SEC(".maps");
+
+/* Ring buffers carry no BTF of their own: this keeps the types of their records in the object. */
 const struct tw_event *tw_event_type __attribute__((unused));
+const struct tw_text *tw_text_type __attribute__((unused));
 
 /* The verifier looks at a function that is not static once, not at each of its calls: loading takes a third of the time. What
  * such a function returns it does not know, so the programs say it again. */

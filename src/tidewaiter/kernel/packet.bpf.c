@@ -10,12 +10,13 @@
 #include "gate.h"
 #include "guest.h"
 #include "listener.h"
+#include "meet.h"
 #include "peer.h"
+#include "text.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Older kernels cannot say which namespace a packet without an owner is in. */
-const volatile __u8 tw_packet_has_namespace = 0;
+#define TW_TALK 4 /* with TW_GO: to or from a resolver */
 
 /* A question that comes up at the gate, where nothing can be held any more: this packet is dropped, whatever `fail` says,
  * and the next one meets the hold match. */
@@ -107,26 +108,6 @@ static __always_inline int tw_inherit(struct tw_config *settings, struct tw_conn
 	}
 	tw_take(seen, known);
 	seen->flags |= TW_REGISTERED;
-	return 1;
-}
-
-/* Something came in that must be asked about, and was not: nobody is known to wait there, since the socket has its port
- * from the kernel. From now on it is known; this packet is dropped, and the next one is held. */
-__noinline int tw_wait_here(struct __sk_buff *skb, struct tw_connection *c, struct tw_connection *seen)
-{
-	struct tw_listener_key place = { .protocol = IPPROTO_UDP };
-	struct tw_listener listener = { };
-	struct bpf_sock *sk = skb->sk;
-
-	if (!sk || !c || !seen || tw_find_listener(seen->namespace, seen))
-		return 0;
-	listener.cookie = c->cookie;
-	place.namespace = seen->namespace;
-	place.port = seen->local_port;
-	place.family = seen->family;
-	__builtin_memcpy(place.address, seen->local, 16);
-	__builtin_memcpy(&listener.owner, &c->owner, sizeof(listener.owner));
-	tw_listen(sk, &place, &listener);
 	return 1;
 }
 
@@ -276,37 +257,6 @@ __noinline int tw_connected(struct tw_connection *c, struct tw_connection *seen,
 	return verdict;
 }
 
-/* A datagram for a socket that has waited since before us, and has not been seen yet: it gets its storage, and the owner that
- * Python has found. */
-__noinline int tw_meet(struct __sk_buff *skb, struct tw_connection *seen)
-{
-	struct bpf_sock *sk = skb->sk;
-	struct tw_listener *listener;
-	struct tw_connection *c;
-	__u64 cookie;
-	__u32 *namespace;
-
-	if (!tw_packet_has_namespace || !sk || !seen)
-		return 0;
-	cookie = bpf_get_netns_cookie(skb);
-	namespace = bpf_map_lookup_elem(&namespaces, &cookie);
-	if (!namespace)
-		return 0;
-	listener = tw_find_listener(*namespace, seen);
-	cookie = bpf_get_socket_cookie(skb);
-	if (!listener || listener->cookie != cookie)
-		return 0;
-	c = tw_storage(sk, cookie);
-	if (!c)
-		return 0;
-	__builtin_memcpy(&c->owner, &listener->owner, sizeof(c->owner));
-	c->namespace = *namespace;
-	c->cookie = cookie;
-	c->protocol = IPPROTO_UDP;
-	c->local_port = seen->local_port;
-	return 1;
-}
-
 /* Whether a packet is of the connection that its socket is. What goes out is what the program wrote to its peer, whatever
  * address translation has made of it; what comes in at a datagram socket may be from anybody, should it not be connected
  * any more. */
@@ -359,7 +309,22 @@ __noinline int tw_slow(struct __sk_buff *skb, int incoming)
 	}
 	if (tw_is_redirect(verdict) && !incoming && !tw_goes_home(&sight.ends))
 		verdict = TW_PERMANENT_DROP; /* the redirect rules are gone, or were never there */
-	return settings->enforce ? tw_gate(settings, verdict) : TW_GO;
+	verdict = settings->enforce ? tw_gate(settings, verdict) : TW_GO;
+	return verdict == TW_GO && sight.ends.remote_port == TW_RESOLVER ? TW_GO | TW_TALK : verdict;
+}
+
+__noinline int tw_tell(struct __sk_buff *skb, int incoming)
+{
+	return tw_tell_of_socket(skb, incoming);
+}
+
+static __always_inline int tw_look_closely(struct __sk_buff *skb, int incoming)
+{
+	int pass = TW_WITHIN(tw_slow(skb, incoming), 7);
+
+	if (pass & TW_TALK)
+		tw_tell(skb, incoming);
+	return pass & 3;
 }
 
 static __always_inline int tw_packet(struct __sk_buff *skb, int incoming)
@@ -368,18 +333,19 @@ static __always_inline int tw_packet(struct __sk_buff *skb, int incoming)
 	struct tw_connection *c;
 
 	if (!settings || !skb->sk)
-		return TW_WITHIN(tw_slow(skb, incoming), 3);
+		return tw_look_closely(skb, incoming);
 	c = bpf_sk_storage_get(&sockets, skb->sk, 0, 0);
 	if (c && c->epoch == settings->epoch && c->verdict == TW_PERMANENT_ACCEPT && (c->flags & TW_CONNECTED) &&
 	    tw_is_plainly_of(skb, c, incoming)) {
-		if (c->protocol == IPPROTO_TCP)
-			return TW_GO; /* the kernel counts */
-		if ((c->flags & TW_REGISTERED) && c->home == TW_HOME_SOCKET) {
-			tw_add(c, skb->len - (c->family == 4 ? 28 : 48), incoming);
+		if (c->protocol == IPPROTO_TCP || ((c->flags & TW_REGISTERED) && c->home == TW_HOME_SOCKET)) {
+			if (c->protocol != IPPROTO_TCP) /* else the kernel counts */
+				tw_add(c, skb->len - (c->family == 4 ? 28 : 48), incoming);
+			if (c->remote_port == TW_RESOLVER)
+				tw_tell(skb, incoming);
 			return TW_GO;
 		}
 	}
-	return TW_WITHIN(tw_slow(skb, incoming), 3);
+	return tw_look_closely(skb, incoming);
 }
 
 SEC("cgroup_skb/egress")

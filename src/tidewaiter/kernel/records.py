@@ -60,6 +60,7 @@ CONNECTION = _types.structure("tw_connection")
 PROCESS = _types.structure("tw_process")
 FLOW_KEY = _types.structure("tw_flow_key")
 EVENT = _types.structure("tw_event")
+TEXT = _types.structure("tw_text")
 CONNECTION_SIZE = CONNECTION.size
 
 

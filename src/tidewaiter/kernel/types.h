@@ -12,6 +12,7 @@
 #define TW_WORDS 4       /* 64-bit words in a block of rules */
 #define TW_BLOCKS 64     /* blocks in a set of rules */
 #define TW_RULES 16384   /* 64 * TW_WORDS * TW_BLOCKS */
+#define TW_PIECE 1536    /* bytes of a packet in one struct tw_text */
 
 /* model.Verdict, by the same numbers */
 enum tw_verdict {
@@ -137,6 +138,19 @@ struct tw_event {
 	struct tw_connection connection;
 };
 
+/* A piece of what a program and a resolver say to each other, as it passed. */
+struct tw_text {
+	__u32 sequence; /* TCP: of the first byte of the packet's payload */
+	__u32 at;       /* bytes of that payload before this piece */
+	__u32 length;   /* bytes of the piece */
+	__u32 whole;    /* bytes of the payload */
+	__u8 incoming;
+	__u8 tcp_flags;
+	__u8 unused[6];
+	struct tw_connection connection;
+	__u8 bytes[TW_PIECE];
+};
+
 /* One entry of map `processes`, by thread group id. */
 struct tw_process {
 	__u64 started;
@@ -247,7 +261,8 @@ enum tw_counter {
 	TW_COUNT_REFUSED = 5,        /* refused or dropped in the kernel */
 	TW_COUNT_MAKERS_FULL = 6,    /* no room to note whose a socket's packets are */
 	TW_COUNT_PACKET_SOCKETS_FULL = 7, /* calls by a packet socket that there was no room to count */
-	TW_COUNTERS = 8,
+	TW_COUNT_TEXTS_LOST = 8,     /* the ring of texts was full: names that were not learnt */
+	TW_COUNTERS = 9,
 };
 
 #endif

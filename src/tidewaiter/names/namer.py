@@ -8,31 +8,28 @@ sends it.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Direction, Protocol
 from tidewaiter.model.name import Name
 from tidewaiter.model.packet import Packet, TcpFlag
+from tidewaiter.names.askers import askers
+from tidewaiter.names.beginnings import Beginnings
 from tidewaiter.names.called import name_of
-from tidewaiter.names.exchange import DNS_PORT, Exchange
 from tidewaiter.names.readings import Readings
-from tidewaiter.names.resolvers import asks_for_others
 from tidewaiter.names.table import Asker, Table
-
-EXCHANGES = 1024
-"""How many connections to resolvers are followed at once; then what the oldest is answered teaches nothing."""
+from tidewaiter.names.talk import Talks, Text, is_to_resolver
 
 
 @dataclass(slots=True)
 class _Followed:
-    """A connection whose name may still change. ``begins`` has the first sequence number of either side, ours first."""
+    """A connection whose name may still change."""
 
     connection: Connection
     asker: Asker
     said: Name | None = None
-    begins: list[int | None] = field(default_factory=lambda: [None, None])
+    beginnings: Beginnings = field(default_factory=Beginnings)
 
 
 class Namer:
@@ -42,16 +39,12 @@ class Namer:
         self._table = Table()
         self._readings: Readings[int] = Readings()
         self._followed: dict[int, _Followed] = {}
-        self._exchanges: OrderedDict[int, Exchange] = OrderedDict()
+        self._talks = Talks(self._table)
 
     def opened(self, connection: Connection, now: int) -> None:
         """A connection begins, and is called what DNS has taught."""
         key = connection.key
-        followed = self._followed[connection.id] = _Followed(connection, _asker(connection))
-        if _is_to_resolver(connection):
-            self._exchanges[connection.id] = Exchange(key.protocol)
-            if len(self._exchanges) > EXCHANGES:
-                self._exchanges.popitem(last=False)
+        followed = self._followed[connection.id] = _Followed(connection, askers(connection)[0])
         self._table.opened(followed.asker, key.remote, now)
         self._call(followed, now)
 
@@ -60,20 +53,17 @@ class Namer:
         followed = self._followed.get(connection.id)
         if followed is None:
             return
+        if is_to_resolver(connection):
+            self._talks.heard(connection.id, _text(connection, packet, ours), now)
+            return
         offset = _offset(followed, packet, ours)
         data = packet.payload
-        if not data or offset is None:
-            return
-        exchange = self._exchanges.get(connection.id)
-        if exchange is not None:
-            if ours:
-                exchange.asks(data, offset)
-            else:
-                for message in exchange.answers(data, offset):
-                    self._table.learn(followed.asker, message, now)
-        elif _is_to_resolver(connection):
-            return
-        elif followed.said is None and ours == (connection.direction is not Direction.IN):
+        if (
+            data
+            and offset is not None
+            and followed.said is None
+            and ours == (connection.direction is not Direction.IN)
+        ):
             self._readings.feed(connection.id, connection.key.protocol, data, now, offset)
             self._settle(now)
 
@@ -87,7 +77,7 @@ class Namer:
         followed = self._followed.pop(connection.id, None)
         if followed is not None:
             self._readings.ended(connection.id)
-            self._exchanges.pop(connection.id, None)
+            self._talks.ended(connection.id)
             self._table.closed(followed.asker, connection.key.remote, now)
 
     def _settle(self, now: int) -> None:
@@ -103,15 +93,16 @@ class Namer:
         connection.name = name_of(connection, known, followed.said)
 
 
-def _is_to_resolver(connection: Connection) -> bool:
-    return connection.key.remote_port == DNS_PORT and connection.direction is not Direction.IN
+def _sequence(packet: Packet) -> int:
+    return int(struct.unpack_from("!I", packet.data, packet.transport_offset + 4)[0])
 
 
-def _asker(connection: Connection) -> Asker:
-    key, path = connection.key, connection.process.path
-    if not path and connection.direction is Direction.FORWARD:
-        return Asker(key.namespace, str(key.local))
-    return Asker(key.namespace) if asks_for_others(path) else Asker(key.namespace, path)
+def _text(connection: Connection, packet: Packet, ours: bool) -> Text:
+    """A packet as one piece; of a cut datagram one that never becomes whole."""
+    if packet.protocol != Protocol.TCP:
+        return Text(connection, ours, packet.payload, 0, packet.payload_length)
+    begins = bool(packet.tcp_flags & TcpFlag.SYN)
+    return Text(connection, ours, packet.payload, 0, packet.payload_length, _sequence(packet), begins)
 
 
 def _offset(followed: _Followed, packet: Packet, ours: bool) -> int | None:
@@ -119,12 +110,8 @@ def _offset(followed: _Followed, packet: Packet, ours: bool) -> int | None:
     if packet.protocol != Protocol.TCP:
         whole = len(packet.payload) == packet.payload_length  # a part of a datagram says nothing
         return 0 if whole else None
-    (sequence,) = struct.unpack_from("!I", packet.data, packet.transport_offset + 4)
+    sequence = _sequence(packet)
     if packet.tcp_flags & TcpFlag.SYN:
         sequence += 1
-        followed.begins[not ours] = sequence
-    begin = followed.begins[not ours]
-    if begin is None:
-        return None
-    offset = (sequence - begin) % 2**32
-    return offset if offset < 2**31 else None
+        followed.beginnings.begin(ours, sequence)
+    return followed.beginnings.offset(ours, sequence)

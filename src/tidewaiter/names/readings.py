@@ -26,6 +26,10 @@ class Readings(Generic[_Key]):
     def __len__(self) -> int:
         return len(self._reading)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether a connection has begun to say something, and no name is settled yet."""
+        return key in self._reading
+
     def feed(self, key: _Key, protocol: int, data: bytes, now: int, offset: int = 0) -> None:
         """What the client of a connection sends; no more of it once `settled` has told its name."""
         if not data:

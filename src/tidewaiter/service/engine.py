@@ -16,12 +16,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tidewaiter.driver.core import SECOND, Action, Asked, Driver, Event
+from tidewaiter.driver.core import SECOND, Action, Asked, Decided, Driver, Event
 from tidewaiter.host import install
 from tidewaiter.host.guard import Guard
 from tidewaiter.host.install import Installed
 from tidewaiter.host.lookup import MachineLookup
-from tidewaiter.host.machine import Judge as Decide
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.redirect import RedirectPorts, check_ports
@@ -32,8 +31,9 @@ from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.world import world_of
-from tidewaiter.service.functions import functions_of
-from tidewaiter.service.judge import NO_REDIRECT, Judge
+from tidewaiter.service.functions import Function, functions_of
+from tidewaiter.service.judge import FIRST_BYTES, NO_REDIRECT, Judge
+from tidewaiter.service.naming import Naming
 from tidewaiter.service.recheck import Recheck
 
 log = logging.getLogger("tidewaiter")
@@ -111,7 +111,7 @@ class Engine:
         policy: Policy,
         settings: Settings,
         *,
-        decide: Decide | None = None,
+        decide: Function | None = None,
         ask: Callable[[Asked], None] | None = None,
         listener: Listener | None = None,
         ended: Callable[[], None] = lambda: None,
@@ -121,6 +121,7 @@ class Engine:
         self.settings, self._notice, self._packet_socket = settings, notice, packet_socket
         self._ask, self._listener, self._ended = ask, listener, ended
         self._policy = policy
+        self._naming = Naming()
         self.judge = Judge(
             policy,
             world_of(policy, self._say),
@@ -128,6 +129,7 @@ class Engine:
             decide,
             otherwise=settings.on_timeout,
             redirects=settings.redirect is not None,
+            naming=self._naming,
         )
         self._commands: deque[Callable[[], list[Action]]] = deque()
         self._stopping = False
@@ -160,6 +162,8 @@ class Engine:
             with ExitStack() as undo:
                 self.machine = Machine(self._installed, self.driver, quiet=self._listener is None)
                 undo.callback(self.machine.close)
+                self._naming.start(self._installed)
+                undo.callback(self._naming.close)
                 self._guard = Guard(self._installed, self._say)
                 undo.callback(self._guard.stop)
                 number = self.driver.number
@@ -184,6 +188,7 @@ class Engine:
         self._guard.stop()
         self._packet_sockets.stop()
         self.machine.close()
+        self._naming.close()
         failures = install.remove(self._installed)
         self._installed = None
         return failures
@@ -305,6 +310,8 @@ class Engine:
         self._next_round = now + _ROUND
         if actions := machine.settle():
             machine.carry_out(actions)
+        for flow in self._naming.late():
+            machine.carry_out(self._named(flow))
         if self._recheck is not None:  # after what the kernel has told: so the driver knows what it cuts
             machine.carry_out(self._recheck.work())
             self._recheck = None if self._recheck.done else self._recheck
@@ -321,6 +328,8 @@ class Engine:
         while events := self.driver.events():
             actions: list[Action] = []
             for event in events:
+                if self._listener is not None or self.judge.by_name:
+                    self._naming.follow(event)
                 # an answer to the first packet of a connection answers for those behind it
                 if type(event) is Asked and self.driver.packets.get(event.packet) is not None:
                     actions += self._question(event)
@@ -328,17 +337,33 @@ class Engine:
                 self.machine.carry_out(actions)
             if self._listener is not None:
                 for event in events:
-                    self._tell(self._listener, event)
+                    if not self._passes_unnamed(event):
+                        self._tell(self._listener, event)
 
     def _question(self, asked: Asked) -> list[Action]:
         """A packet that is held, and was not answered for the whole connection on sight."""
-        judged = self.machine.judged
-        verdict = judged[asked.packet] if asked.packet in judged else self.judge(asked.connection)
+        connection, number = asked.connection, asked.packet
+        unnamed = connection.rule == FIRST_BYTES
+        verdict = self.machine.judged.get(number, Verdict.UNDECIDED)
+        if verdict is Verdict.UNDECIDED:
+            verdict = self.judge(connection, self.driver.payload(number) or b"")
         if verdict is not None:
-            return self.driver.verdict(asked.packet, verdict, time.monotonic_ns(), rule=asked.connection.rule)
-        if self._ask is not None and asked.waiting == 1:
-            self._ask(asked)
+            return self.driver.verdict(number, verdict, time.monotonic_ns(), rule=connection.rule)
+        held = self.driver.packets.get(number)
+        if self._ask is not None and held is not None and (asked.waiting == 1 or unnamed):
+            self._ask(asked._replace(packet=self.driver.packets.first(held.flow) or number))
         return []
+
+    def _named(self, flow: bytes) -> list[Action]:
+        """The name of a connection is settled: what waits for it is decided."""
+        connection, first = self.driver.find_open(flow), self.driver.packets.first(flow)
+        if connection is None or first is None or connection.rule != FIRST_BYTES:
+            return []
+        return self._question(Asked(connection, first, first=False, waiting=1))
+
+    def _passes_unnamed(self, event: Event) -> bool:
+        """Whether it is about a packet of the handshake, before the verdict on the connection."""
+        return type(event) is Decided and event.connection.rule == FIRST_BYTES and not event.first
 
     def _count(self) -> None:
         moved = self.machine.count()
@@ -357,5 +382,6 @@ class Engine:
             return 0.0
         if self.machine.unsettled:
             return _QUIET
-        deadline = self.driver.deadline()
+        deadlines = [one for one in (self.driver.deadline(), self._naming.deadline) if one is not None]
+        deadline = min(deadlines, default=None)
         return 1.0 if deadline is None else max(0.0, (deadline - time.monotonic_ns()) / SECOND)

@@ -5,26 +5,36 @@ from __future__ import annotations
 import logging
 import time
 
-from tidewaiter.host.machine import Judge as Decide
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.verdict import Verdict
+from tidewaiter.names.live import Wait
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.details import Lookup
+from tidewaiter.policy.dimensions import OF_NAMES
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
 from tidewaiter.policy.tables import needs_python
-from tidewaiter.service.functions import PERMANENT, call, functions_of
+from tidewaiter.service.functions import PERMANENT, Function, call, functions_of
+from tidewaiter.service.naming import Naming
 
 log = logging.getLogger("tidewaiter")
 
 NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPorts()"
 
 
-class Judge:
-    """Called with a connection, it returns a verdict, or None where somebody has to be asked.
+FIRST_BYTES = "first bytes"
+"""What stands for a rule while the name of a connection is looked for in what its program says first."""
 
-    ``otherwise`` is the verdict when something fails. ``decide`` is your function, None for none. ``redirects`` says
-    whether verdicts that redirect are possible.
+_HOST = frozenset(("host",))
+
+
+class Judge:
+    """Called with a connection and a packet of it that is held, it returns a verdict, or None where somebody has to be
+    asked.
+
+    Where a rule needs the connection's name, and that is not certain yet, the packets of the handshake pass one by one
+    (ACCEPT), and the first data goes on waiting (UNDECIDED): `Naming`. ``otherwise`` is the verdict when something
+    fails. ``decide`` is your function, None for none. ``redirects`` says whether verdicts that redirect are possible.
     """
 
     def __init__(
@@ -32,14 +42,15 @@ class Judge:
         policy: Policy,
         world: World,
         lookup: Lookup,
-        decide: Decide | None,
+        decide: Function | None,
         *,
         otherwise: Verdict,
         redirects: bool,
+        naming: Naming | None = None,
     ) -> None:
         """Raises PolicyError for a function that cannot be had."""
         self._lookup, self._decide = lookup, decide
-        self._otherwise, self._redirects = otherwise, redirects
+        self._otherwise, self._redirects, self._naming = otherwise, redirects, naming or Naming()
         self.use(policy, world)
 
     def use(self, policy: Policy, world: World) -> None:
@@ -48,22 +59,38 @@ class Judge:
         self.classifier = Classifier(policy.on_this_host(), world)
         self._functions = functions
         self._questions = {rule.name for rule in policy.rules if _asks(rule)}
+        self.by_name = bool(self.classifier.dimensions & OF_NAMES)
 
     def decision(self, connection: Connection) -> Decision:
-        """What the policy says, by what is known now."""
-        return self.classifier.decide(Facts.of(connection, time=time.time(), lookup=self._lookup))
+        """What the policy says of a connection that is open, by what is known now."""
+        if self.by_name:
+            self._naming.call(connection)
+        return self._decision(connection, frozenset())
 
-    def __call__(self, connection: Connection) -> Verdict | None:
+    def _decision(self, connection: Connection, pending: frozenset[str]) -> Decision:
+        """Of ``pending`` dimensions more may be known soon."""
+        facts = Facts.of(connection, time=time.time(), lookup=self._lookup)
+        return self.classifier.decide(facts._replace(pending=pending) if pending else facts)
+
+    def __call__(self, connection: Connection, payload: bytes) -> Verdict | None:
         """What the policy, or else your function, says at once."""
         try:
-            return self._judge(connection)
+            return self._judge(connection, payload)
         except Exception:  # also what looks facts up: a broken file must not end the loop
             log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
             return self._otherwise
 
-    def _judge(self, connection: Connection) -> Verdict | None:
+    def _judge(self, connection: Connection, payload: bytes) -> Verdict | None:
+        wait = None
+        if self.by_name:
+            wait = self._naming.look(connection, payload)
+        else:
+            self._naming.call(connection)
         if connection.rule not in self._questions:  # else the kernel has found the rule already
-            decision = self.decision(connection)
+            decision = self._decision(connection, _HOST if wait else frozenset())
+            if wait and decision.missing:
+                connection.rule = FIRST_BYTES
+                return Verdict.ACCEPT if wait is Wait.HANDSHAKE else Verdict.UNDECIDED
             connection.rule = decision.rule or "default"
             if decision.function:
                 verdict = call(self._functions[decision.function], connection, self._otherwise)

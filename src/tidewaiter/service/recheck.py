@@ -69,12 +69,14 @@ class Recheck:
         connection = records.connection(flow, record, self._owners.of(record))
         if not connection.process.path or connection.key.local.is_unspecified:
             return []
+        known = driver.find(flow)
+        if known is not None:
+            connection.name = known.name
         decision = self._decide(connection)
         verdict = PERMANENT.get(decision.answer)
         if verdict is None or verdict.passes:
             return []
         actions: list[Action] = []
-        known = driver.find(flow)
         if known is not None and known.verdict is not verdict:
             connection.verdict, connection.rule, connection.tier = (
                 verdict,
