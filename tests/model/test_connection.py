@@ -22,6 +22,12 @@ from tidewaiter.model.verdict import Verdict
 KEY = ConnectionKey(Protocol.TCP, ip_address("192.0.2.1"), 4000, ip_address("198.51.100.2"), 443)
 
 
+@given(pairs_of_addresses(), ports, ports)
+def test_its_remote_port_is_that_of_its_key(ends: tuple[Any, Any], local_port: int, remote_port: int) -> None:
+    key = ConnectionKey(Protocol.UDP, ends[0], local_port, ends[1], remote_port)
+    assert Connection(1, key, Direction.OUT).remote_port == remote_port
+
+
 def test_at_first_nothing_is_known_but_its_ends() -> None:
     connection = Connection(7, KEY, Direction.OUT)
     assert (connection.id, connection.key, connection.direction) == (7, KEY, Direction.OUT)

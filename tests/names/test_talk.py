@@ -43,7 +43,7 @@ def names(table: Table) -> list[str]:
     return [known.name for known in table.find(CURL, WEB, SECOND)]
 
 
-@given(st.lists(st.integers(1, 60), max_size=5))
+@given(st.lists(st.integers(1, 40), max_size=5))
 def test_a_datagram_may_come_in_pieces(places: list[int]) -> None:
     table, (query, wire) = Table(), lookup()
     talks, of = Talks(table), to_resolver()

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from tidewaiter.model._native import ConnectionFields, choices
-from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, ConnectionKey, Direction
+from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, REMOTE_PORT, ConnectionKey, Direction
 from tidewaiter.model.name import NO_NAME, Name
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
@@ -72,6 +72,11 @@ class Connection(_Stored):
     def protocol(self) -> int:
         """That of its key, without making that."""
         return self.flow[PROTOCOL]
+
+    @property
+    def remote_port(self) -> int:
+        """The same for the other end's port; 0 where the protocol has none."""
+        return int.from_bytes(self.flow[REMOTE_PORT], "little")
 
     @property
     def decided_for_good(self) -> bool:

@@ -73,6 +73,9 @@ _FLOW = struct.Struct("<I16s16sBBHH")
 PROTOCOL = 37
 """Where in those bytes the protocol is."""
 
+NAMESPACE, REMOTE, VERSION, REMOTE_PORT = slice(4), slice(20, 36), 36, slice(40, 42)
+"""And the number of the namespace and the remote port, little-endian; the remote address; its version."""
+
 
 class _Ends(NamedTuple):
     protocol: int

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from tidewaiter.model.connection import Connection
-from tidewaiter.model.key import Direction
+from tidewaiter.model.key import NAMESPACE, Direction
 from tidewaiter.names.resolvers import asks_for_others
 from tidewaiter.names.table import Asker
 
@@ -18,11 +20,18 @@ def askers(connection: Connection) -> tuple[Asker, ...]:
     its program if that is known, and to the host that sends it. Programs of guests are told apart by their control
     groups, since two containers may have the same path.
     """
-    key, process = connection.key, connection.process
+    process = connection.process
     path = process.path
     if connection.direction is Direction.FORWARD:
+        key = connection.key
         host = Asker(key.namespace, str(key.local))
         return (Asker(GUESTS, f"{process.cgroup} {path}"), host) if path else (host,)
-    if key.namespace == GUESTS and process.cgroup:
-        return (Asker(GUESTS, f"{process.cgroup} {path}"),)
-    return (Asker(key.namespace) if asks_for_others(path) else Asker(key.namespace, path),)
+    return _askers(connection.flow[NAMESPACE], path, process.cgroup)
+
+
+@lru_cache(maxsize=4096)
+def _askers(namespace: bytes, path: str, cgroup: str) -> tuple[Asker, ...]:
+    number = int.from_bytes(namespace, "little")
+    if number == GUESTS and cgroup:
+        return (Asker(GUESTS, f"{cgroup} {path}"),)
+    return (Asker(number) if asks_for_others(path) else Asker(number, path),)

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Direction
 from tidewaiter.model.name import NO_NAME, By, Hidden, Name
-from tidewaiter.names.resolvers import encrypted_dns
+from tidewaiter.names.resolvers import encrypted_dns, may_hide
 from tidewaiter.names.table import Known
 
 
-def name_of(connection: Connection, known: Sequence[Known], said: Name | None) -> Name:
+def name_of(connection: Connection, known: tuple[Known, ...], said: Name | None) -> Name:
     """What `called` says of a connection, and whether it is DNS in secret."""
-    name = called(known, said)
+    name = called(known, said) if said is not None else _by_dns_alone(known)
     if name.hidden is not None or connection.direction is Direction.IN:
         return name
-    return name._replace(hidden=encrypted_dns(connection.key.remote_port, connection.key.remote, name))
+    port = connection.remote_port
+    if name is NO_NAME and not may_hide(port):
+        return name
+    hidden = encrypted_dns(port, connection.key.remote if may_hide(port) else None, name)
+    return name if hidden is None else name._replace(hidden=hidden)
+
+
+@lru_cache(maxsize=4096)
+def _by_dns_alone(known: tuple[Known, ...]) -> Name:
+    return _by_dns(known, NO_NAME)
 
 
 def called(known: Sequence[Known], said: Name | None) -> Name:

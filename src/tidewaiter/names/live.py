@@ -12,7 +12,7 @@ from collections import OrderedDict
 from enum import Enum
 
 from tidewaiter.model.connection import Connection
-from tidewaiter.model.key import Direction, Protocol
+from tidewaiter.model.key import REMOTE, VERSION, Direction, Protocol
 from tidewaiter.model.name import By, Name
 from tidewaiter.model.packet import MalformedPacket, Packet, TcpFlag, parse_packet
 from tidewaiter.names.askers import askers
@@ -63,7 +63,7 @@ class LiveNames:
     def call(self, connection: Connection, now: int) -> None:
         """Gives a connection its name, as far as it is known. What its first bytes said stays."""
         if connection.name.by not in _SAID:
-            said = self._said.get(_which(connection))
+            said = self._said.get(_which(connection)) if self._said else None
             connection.name = name_of(connection, self._known(connection, now), said)
 
     def look(self, connection: Connection, payload: bytes, now: int) -> Wait | None:
@@ -130,8 +130,14 @@ class LiveNames:
     # --- within --------------------------------------------------------------------------------
 
     def _known(self, connection: Connection, now: int) -> tuple[Known, ...]:
-        for asker in askers(connection) if len(self._table) else ():
-            known = self._table.find(asker, connection.key.remote, now)
+        if not self._table:
+            return ()
+        flow = connection.flow
+        address = flow[REMOTE]
+        if flow[VERSION] == 4:
+            address = address[:4]
+        for asker in askers(connection):
+            known = self._table.find_packed(asker, address, now)
             if known:
                 return known
         return ()

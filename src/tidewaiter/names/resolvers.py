@@ -6,6 +6,7 @@ their operators publish them. A policy may use them, and add its own.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from tidewaiter.model.key import Address
@@ -13,6 +14,8 @@ from tidewaiter.model.name import Hidden, Name
 
 DOT_PORT = 853
 """DNS over TLS (RFC 7858, TCP) and over QUIC (RFC 9250, UDP)."""
+
+_HTTPS_PORT = 443
 
 PROTOCOLS = {"dot": Hidden.DOT, "doq": Hidden.DOT}
 """What a client offers (ALPN) that wants to speak DNS: RFC 7858 as registered by IANA, RFC 9250."""
@@ -149,6 +152,12 @@ PROGRAMS = frozenset(
 """File names of programs that ask on behalf of others: what they learn is for all (`Asker` without a program)."""
 
 
+def may_hide(port: int) -> bool:
+    """Whether a connection to this port may be DNS in secret by what is known of its ends alone."""
+    return port in (_HTTPS_PORT, DOT_PORT)
+
+
+@lru_cache(maxsize=4096)
 def resolves_in_secret(name: str) -> bool:
     """Whether a name is that of a known service, or below it."""
     while name:
@@ -163,7 +172,7 @@ def asks_for_others(program: str) -> bool:
     return program.rpartition("/")[2] in PROGRAMS
 
 
-def encrypted_dns(port: int, remote: Address, name: Name) -> Hidden | None:
+def encrypted_dns(port: int, remote: Address | None, name: Name) -> Hidden | None:
     """Whether a connection to ``remote`` and ``port``, called so, carries DNS in secret, as far as one can tell."""
     for protocol in name.protocols:
         if protocol in PROTOCOLS:
@@ -172,4 +181,4 @@ def encrypted_dns(port: int, remote: Address, name: Name) -> Hidden | None:
         return Hidden.DOT
     if any(map(resolves_in_secret, (name.name, *name.chain))):
         return Hidden.DOH
-    return Hidden.DOH if port == 443 and remote in ADDRESSES else None
+    return Hidden.DOH if port == _HTTPS_PORT and remote in ADDRESSES else None
