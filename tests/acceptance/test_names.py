@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -84,61 +84,48 @@ if sys.stdin.readline():
 """
 
 
-class Resolver:
-    """A DNS server with an address of its own, and records that the lab's does not have."""
+@contextmanager
+def resolver_in(where: Path, address: str, *records: str) -> Iterator[str]:
+    """A DNS server in a network namespace: ``records`` as ``web.test 300 CNAME other.test.`` are all its answers."""
 
-    ADDRESS = "10.77.0.53"
+    def bind() -> socket.socket:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.bind((address, 53))
+        return made
 
-    def __init__(self, world: World, *records: str) -> None:
-        """``records`` as ``web.test 300 CNAME other.test``, the whole answer to whoever asks for the first."""
-        subprocess.run(
-            [
-                *("nsenter", f"--net={world.server_namespace}"),
-                *("ip", "address", "replace", f"{self.ADDRESS}/24", "dev", plan.LINK),
-            ],
-            check=True,
-            timeout=PATIENCE,
-        )
-
-        def bind() -> socket.socket:
-            made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            made.bind((self.ADDRESS, 53))
-            return made
-
-        self._socket = world.in_server(bind)
-        self._records = [record.split() for record in records]
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
+    def serve() -> None:
         while True:
-            query, sender = self._socket.recvfrom(4096)
-            if not query:
+            query, sender = server.recvfrom(4096)
+            if query == b"stop":
                 return
-            message = dns.message.from_wire(query)
-            response = dns.message.make_response(message)
-            for owner, ttl, kind, value in self._records:
+            response = dns.message.make_response(dns.message.from_wire(query))
+            for record in records:
+                owner, ttl, kind, value = record.split()
                 response.answer.append(dns.rrset.from_text(owner + ".", int(ttl), "IN", kind, value))
-            self._socket.sendto(response.to_wire(), sender)
+            server.sendto(response.to_wire(), sender)
 
-    def close(self, world: World) -> None:
-        def stop() -> None:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-                made.sendto(b"", (self.ADDRESS, 53))
+    def stop() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            made.sendto(b"stop", (address, 53))
 
-        world.in_server(stop)
-        self._thread.join(PATIENCE)
-        self._socket.close()
+    with namespace.run_inside(where, bind) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield address
+        finally:
+            namespace.run_inside(where, stop)
+            thread.join(PATIENCE)
 
 
 @contextmanager
-def resolver_in(world: World, *records: str) -> Iterator[str]:
-    """Its address."""
-    one = Resolver(world, *records)
-    try:
-        yield one.ADDRESS
-    finally:
-        one.close(world)
+def lab_resolver(world: World, *records: str) -> Iterator[str]:
+    """The same beside the lab's own, at another address."""
+    address = "10.77.0.53"
+    command = ["ip", "address", "replace", f"{address}/24", "dev", plan.LINK]
+    subprocess.run(["nsenter", f"--net={world.server_namespace}", *command], check=True, timeout=PATIENCE)
+    with resolver_in(world.server_namespace, address, *records):
+        yield address
 
 
 @dataclass
@@ -209,6 +196,14 @@ class Heard:
             if type(one) is Decided and one.connection.key.remote_port == port
         ]
 
+    def tells(self, *wanted: tuple[Verdict, str, str], port: int = 7) -> None:
+        """Waits until these are the last verdicts: a program may know before us."""
+        eventually(lambda: self.verdicts(port)[-len(wanted) :] == list(wanted), f"{wanted}", PATIENCE)
+
+    def calls(self, name: str) -> None:
+        """Waits until the last connection is called so."""
+        eventually(lambda: bool(self.verdicts()) and self.verdicts()[-1][2] == name, name, PATIENCE)
+
     def connection(self) -> Connection:
         """The last one to the echo server."""
         return [one.connection for one in self.events if one.connection.key.remote_port == 7][-1]
@@ -238,9 +233,9 @@ def test_two_programs_that_know_an_address_by_two_names_are_told_apart(
         one.resolver = two.resolver = plan.DNS.v6
     with firewall_in(world, rule("no echo", "block", host="echo.lab"), heard=heard):
         assert one.say("echo.lab", to=to, way=way) == "ConnectionRefusedError"
-        assert heard.verdicts()[-1] == (Verdict.PERMANENT_BLOCK, "no echo", "echo.lab")
+        heard.tells((Verdict.PERMANENT_BLOCK, "no echo", "echo.lab"))
         assert two.say("all.lab", to=to, way=way) == "answered"
-        assert heard.verdicts()[-1] == (Verdict.PERMANENT_ACCEPT, "default", "all.lab")
+        heard.tells((Verdict.PERMANENT_ACCEPT, "default", "all.lab"))
         assert heard.connection().name.by is By.DNS
         assert one.say("echo.lab", to=to, way=way) == "ConnectionRefusedError"
 
@@ -251,10 +246,10 @@ def test_a_connection_without_a_name_is_decided_by_its_first_bytes(
     heard, one = Heard(), programs("one")
     with capture_at(world) as capture, firewall_in(world, NO_BAD, heard=heard) as firewall:
         assert one.say(data=(of_ssl("www.bad.test"),)) == "ConnectionResetError"
-        assert heard.verdicts() == [(Verdict.PERMANENT_BLOCK, "no bad", "www.bad.test")]
+        heard.tells((Verdict.PERMANENT_BLOCK, "no bad", "www.bad.test"))
         assert [packet.payload for packet in capture.to_port(7) if packet.payload] == []
         assert one.say(data=(of_ssl("www.good.test"),)) == "answered"
-        assert heard.verdicts()[1:] == [(Verdict.PERMANENT_ACCEPT, "default", "www.good.test")]
+        heard.tells((Verdict.PERMANENT_ACCEPT, "default", "www.good.test"))
         assert one.say(data=(b"GET / HTTP/1.1\r\nHost: bad.test\r\n\r\n",)) == "ConnectionResetError"
         assert one.say(data=(b"GET / HTTP/1.1\r\nHost: good.test\r\n\r\n",)) == "answered"
         assert one.say(data=(b"\0nothing of a name",)) == "answered"
@@ -271,7 +266,7 @@ def test_a_hello_over_three_segments_is_read(
     heard, hello = Heard(), of_ssl(name)
     with capture_at(world) as capture, firewall_in(world, NO_BAD, heard=heard):
         assert programs("one").say(data=(hello[:40], hello[40:90], hello[90:])) == outcome
-        assert heard.verdicts()[-1][2] == name
+        heard.calls(name)
         arrived = [packet.payload for packet in capture.to_port(7) if packet.payload]
     assert b"".join(arrived) == (hello if outcome == "answered" else b"")
 
@@ -286,11 +281,11 @@ def test_quic_is_named_by_its_initial(
     good = of_aioquic("good.test")
     with capture_at(world) as capture, firewall_in(world, NO_BAD, heard=heard):
         assert one.say(kind="udp", data=tuple(hello), timeout=5) == "ConnectionRefusedError"
-        assert heard.verdicts()[-1] == (Verdict.PERMANENT_BLOCK, "no bad", "www.bad.test")
+        heard.tells((Verdict.PERMANENT_BLOCK, "no bad", "www.bad.test"))
         assert heard.connection().name.by is By.QUIC
         assert capture.to_port(7) == []
         assert one.say(kind="udp", data=tuple(good)) == "answered"
-        assert heard.verdicts()[-1] == (Verdict.PERMANENT_ACCEPT, "default", "good.test")
+        heard.tells((Verdict.PERMANENT_ACCEPT, "default", "good.test"))
 
 
 @pytest.mark.parametrize("blocked", ["track.test", "alias.test", "last.test"])
@@ -299,7 +294,7 @@ def test_a_chain_of_aliases_is_blocked_by_any_link(
 ) -> None:
     one = programs("one")
     chain = ("track.test 60 CNAME alias.test.", "alias.test 60 CNAME last.test.", f"last.test 60 A {ECHO4}")
-    with resolver_in(world, *chain) as resolver, firewall_in(world, rule("no", "block", host=blocked)):
+    with lab_resolver(world, *chain) as resolver, firewall_in(world, rule("no", "block", host=blocked)):
         one.resolver = resolver
         assert one.say("track.test") == "ConnectionRefusedError"
         assert one.say() == "ConnectionRefusedError"  # the program knows it still
@@ -312,7 +307,7 @@ def test_a_name_expires(
     monkeypatch.setattr(table, "GRACE", 0)
     one, heard = programs("one"), Heard()
     records = (f"bad.test 2 A {ECHO4}",)
-    with resolver_in(world, *records) as resolver, firewall_in(world, NO_BAD, heard=heard):
+    with lab_resolver(world, *records) as resolver, firewall_in(world, NO_BAD, heard=heard):
         one.resolver = resolver
         assert one.say("bad.test") == "ConnectionRefusedError"
 
@@ -320,7 +315,7 @@ def test_a_name_expires(
             return one.say() == "answered"  # decided by its first bytes, which have no name
 
         eventually(forgotten, "the name is over", PATIENCE)
-        assert heard.verdicts()[-1][2] == ""
+        heard.calls("")
         assert one.say("bad.test") == "ConnectionRefusedError"
 
 
@@ -342,7 +337,7 @@ def test_where_the_server_speaks_first_nothing_waits(
         with accepted:
             accepted.sendall(banner)
             eventually(lambda: bool(heard.verdicts(2222)), "it is decided", PATIENCE)
-            assert heard.verdicts(2222) == [(Verdict.PERMANENT_ACCEPT, "default", "")]
+            heard.tells((Verdict.PERMANENT_ACCEPT, "default", ""), port=2222)
         process.communicate(timeout=PATIENCE)
 
 
@@ -353,7 +348,7 @@ def test_half_a_hello_is_let_go_in_time(
     heard = Heard()
     with firewall_in(world, NO_BAD, heard=heard):
         assert programs("one").say(data=(of_ssl("www.bad.test")[:60],)) == "answered"
-        assert heard.verdicts() == [(Verdict.PERMANENT_ACCEPT, "default", "")]
+        heard.tells((Verdict.PERMANENT_ACCEPT, "default", ""))
         assert heard.connection().name.hidden == "unreadable"
 
 
@@ -393,24 +388,30 @@ def test_a_new_policy_cuts_what_is_called_so_and_nothing_else(
     assert "answered" not in outcomes[:2]
 
 
-def test_a_container_is_told_apart_by_what_it_asked(world: World) -> None:
+@pytest.mark.parametrize("inside", [False, True], ids=["resolver elsewhere", "resolver in the container"])
+def test_a_container_is_told_apart_by_what_it_asked(world: World, inside: bool) -> None:
     heard = Heard()
-    with (
-        container_in(world) as one,
-        firewall_in(world, rule("no echo", "block", host="echo.lab"), heard=heard),
-    ):
+    with ExitStack() as stack:
+        one = stack.enter_context(container_in(world))
+        resolvers = {}
+        for number, name in enumerate(("echo.lab", "all.lab"), 1):
+            address = f"127.0.0.{number}"
+            resolvers[name] = address if inside else plan.DNS.v4
+            if inside:
+                stack.enter_context(resolver_in(one.network, address, f"{name} 60 A {ECHO4}"))
+        stack.enter_context(firewall_in(world, rule("no echo", "block", host="echo.lab"), heard=heard))
         for name, outcome in (("echo.lab", "ConnectionRefusedError"), ("all.lab", "answered")):
-            process = _in_container(one, name)
-            with process:
+            with _in_container(one, resolvers[name], name) as process:
                 output, _ = process.communicate(timeout=2 * PATIENCE)
             assert output.strip() == outcome
-            assert heard.verdicts()[-1][2] == name
+            heard.calls(name)
 
 
-def _in_container(one: Container, name: str) -> subprocess.Popen[str]:
-    """It is its first, and in its own process: what the other has learnt is of another program."""
+def _in_container(one: Container, resolver: str, name: str) -> subprocess.Popen[str]:
+    """The same program each time: the name that it has asked for last counts."""
     query = dns.message.make_query(name, "A", id=9).to_wire().hex()
-    told = [plan.DNS.v4, [("udp", query)], "tcp", ECHO4, 7, [b"hello".hex()], PATIENCE]
+    hello = of_ssl(name).hex()  # where it knows two names
+    told = [resolver, [("udp", query)], "tcp", ECHO4, 7, [hello], PATIENCE]
     return namespace.popen(
         [sys.executable, "-c", SAY, json.dumps(told)],
         namespace=one.network,
