@@ -1,18 +1,18 @@
 """Every dimension, with not, also, groups and what is not known, against a plain loop over the words of the rules.
 
-The loop knows only docs/reference/policy.md: it is given the words of a policy file and a connection as JSON has it.
+Here hypothesis draws each word, for policies of a few rules; test_differential.py is about policies of hundreds.
 """
 
 from __future__ import annotations
 
-import re
 import time
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from policy.homes import Listed
+from policy.oracle import Loop, Seen, Words
 from strategies import FUZZ
 from tidewaiter.policy import Classifier, Policy, compile_tables
 from tidewaiter.policy.connection import facts_of
@@ -20,12 +20,14 @@ from tidewaiter.policy.dimensions import DIMENSIONS
 from tidewaiter.policy.explain import Explainer
 from tidewaiter.policy.index import Index, bit_set, blocks
 from tidewaiter.policy.rule import World
-from tidewaiter.policy.world import PlainList
 from tidewaiter.policy.writing import toml_policy
 
 HEX = "ab" * 32
 CONTAINER = "0123456789ab" + "c" * 52
-LISTS = {"ads": "ads.example.com\n198.51.100.0/24\n*.deep.example\n", "bad": "203.0.113.9\nwww.example.com\n"}
+LISTS = {
+    "ads": ["ads.example.com", "198.51.100.0/24", "*.deep.example"],
+    "bad": ["203.0.113.9", "www.example.com"],
+}
 MONDAY = time.mktime((2026, 1, 5, 0, 0, 0, 0, 0, -1))
 
 PHASES = [
@@ -34,8 +36,6 @@ PHASES = [
     Phase.generate,
     Phase.shrink,
 ]  # to explain takes longer than a test may
-
-Words = dict[str, Any]
 
 # dimension: the words that rules draw from, and what connections have
 WORDS: dict[str, list[Any]] = {
@@ -105,165 +105,6 @@ HAVE: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-def glob(text: str, *, path: bool = False) -> str:
-    one = "[^/]" if path else "."
-    return "".join(
-        {"\0": ".*", "*": f"{one}*" if path else ".*", "?": one}.get(sign, re.escape(sign))
-        for sign in text.replace("**", "\0")
-    )
-
-
-def text_matches(word: str, text: str, *, path: bool = False, host: bool = False) -> bool:
-    if word == "" or text == "":
-        return word == text
-    if word.startswith("re:"):
-        return re.search(word[3:], text) is not None
-    if "*" in word:
-        return re.fullmatch(glob(word, path=path), text, re.DOTALL) is not None
-    if host and word.startswith("."):
-        return text == word[1:] or text.endswith(word)
-    if path and word.endswith("/"):
-        return text.startswith(word)
-    return word == text
-
-
-SCOPES = {
-    "localhost": ["127.0.0.0/8", "0.0.0.0/32", "::1", "::"],
-    "link": ["169.254.0.0/16", "fe80::/10"],
-    "lan": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"],
-    "multicast": ["224.0.0.0/4", "255.255.255.255", "ff00::/8"],
-}
-
-
-def inside(word: str, text: str) -> bool:
-    address = ip_address(text)
-    scopes = {name for name, nets in SCOPES.items() if any(address in ip_network(net) for net in nets)}
-    if word.startswith("re:"):
-        return re.search(word[3:], text) is not None
-    if word in SCOPES or word == "internet":
-        return word in (scopes or {"internet"})
-    return address in ip_network(word)
-
-
-NUMBERS: dict[Any, int] = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132}
-
-
-def port_matches(word: Any, port: int, protocol: int) -> bool:
-    ports, _, name = str(word).partition("/")
-    if ports in NUMBERS:
-        return protocol == NUMBERS[ports]
-    low, _, high = {"https": "443"}.get(ports, ports).partition("-")
-    return int(low) <= port <= int(high or low) and (
-        protocol == NUMBERS[name] if name else protocol in {6, 17, 132}
-    )
-
-
-def matches(dimension: str, word: Any, one: Words) -> bool:
-    """Whether a connection satisfies one word of one dimension."""
-    remote, _, remote_port = one["remote"].rpartition(":")
-    remote = remote.strip("[]")
-    local, _, local_port = one["local"].rpartition(":")
-    protocol: Any = NUMBERS.get(one["protocol"], one["protocol"])
-    names = [one["name"], *one.get("aliases", [])] if one.get("name") else []
-    match dimension:
-        case "program" | "script" | "cgroup":
-            return text_matches(word, one.get(dimension, ""), path=True)
-        case "ancestors":
-            return any(text_matches(word, text, path=True) for text in one.get("ancestors") or [""])
-        case "environment":
-            return any(
-                text_matches(word, f"{name}={text}") for name, text in one.get("environment", {}).items()
-            )
-        case "arguments":
-            return text_matches(word, " ".join(one.get("arguments", [])))
-        case "user" | "user_group" | "pid" | "asn":
-            have = one.get(dimension) or ("" if dimension in {"pid", "asn"} else one.get(dimension, ""))
-            have = "" if have == "nobody there" else have
-            return str(word).removeprefix("AS") == str(have)
-        case "container" if len(word) == 12:
-            return bool(one.get("container", "").startswith(word))
-        case "direction":
-            return bool(one["direction"] == word)
-        case "protocol":
-            name = str(word)
-            if name[-1] in "46" and name[:-1] in NUMBERS:
-                return protocol == NUMBERS[name[:-1]] and (":" in remote) == (name[-1] == "6")
-            return bool(protocol == NUMBERS.get(name, word))
-        case "port":
-            return port_matches(word, int(local_port if one["direction"] == "in" else remote_port), protocol)
-        case "remote_port":
-            return port_matches(word, int(remote_port), protocol)
-        case "local_port":
-            return port_matches(word, int(local_port), protocol)
-        case "remote" | "local":
-            return inside(word, remote if dimension == "remote" else local.strip("[]"))
-        case "host":
-            return any(text_matches(word, text, host=True) for text in names or [""])
-        case "asked_host":
-            return text_matches(word, names[0] if names else "", host=True)
-        case "list":
-            lines = LISTS[word].split()
-            return any(
-                (line[0].isdigit() and ip_address(remote) in ip_network(line))
-                or (
-                    line.startswith("*.")
-                    and any(name == line[2:] or name.endswith(line[1:]) for name in names)
-                )
-                or line in names
-                for line in lines
-            )
-        case "time":
-            now = time.strftime("%H:%M", time.localtime(one["time"])) if one.get("time") else ""
-            start, _, end = word.partition("-")
-            return now != "" and (start <= now < end if start < end else now >= start or now < end)
-        case "weekday":
-            days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-            if not one.get("time"):
-                return False
-            first, _, last = word.partition("-")
-            span = (days * 2)[days.index(first) :]
-            today = days[time.localtime(one["time"]).tm_wday]
-            return today in span[: span.index(last or first) + 1]
-        case "network":
-            return word in (one.get("network") or ["elsewhere"])
-        case _:
-            return text_matches(word, one.get(dimension, ""))
-
-
-def satisfied(table: Words, one: Words, pending: set[str]) -> bool | None:
-    """All of a table's conditions; None: it depends on what is not known yet."""
-    undecided = False
-    for dimension, words in table.items():
-        if dimension in {"not", "also", "name", "verdict", "enabled", "group"}:
-            continue
-        if dimension in pending or ("host" in pending and dimension in {"asked_host", "list"}):
-            undecided = True
-        elif not any(matches(dimension, word, one) for word in words):
-            return False
-    for dimension, words in table.get("not", {}).items():
-        if dimension in pending or ("host" in pending and dimension in {"asked_host", "list"}):
-            undecided = True
-        elif any(matches(dimension, word, one) for word in words):
-            return False
-    for inner in table.get("also", []):
-        found = satisfied(inner, one, pending)
-        if found is False:
-            return False
-        undecided |= found is None
-    return None if undecided else True
-
-
-def first_match(rules: list[Words], one: Words) -> tuple[int, bool]:
-    """The first rule that is not sure not to match, and whether it is sure."""
-    for index, rule in enumerate(rules):
-        if rule.get("enabled") is False or rule.get("group") == "off":
-            continue
-        found = satisfied(rule, one, set(one.get("pending", [])))
-        if found is not False:
-            return index, found is True
-    return len(rules), True
-
-
 def conditions(most: int) -> st.SearchStrategy[Words]:
     def values(names: list[str]) -> st.SearchStrategy[Words]:
         return st.fixed_dictionaries(
@@ -309,18 +150,20 @@ def connections(draw: st.DrawFn) -> Words:
     return one
 
 
-WORLD = World({name: PlainList(text.splitlines()) for name, text in LISTS.items()})
+WORLD = World({name: Listed(lines) for name, lines in LISTS.items()})
 
 
-def parse(rules: list[Words]) -> Policy:
-    rules = [{"name": f"r{index}", **rule} for index, rule in enumerate(rules)]
-    words = {
+def words_of(rules: list[Words]) -> Words:
+    return {
         "list": {name: {"path": name} for name in LISTS},
         "network": {"home": {"interface": "eth0"}},
         "group": {"off": {"enabled": False}, "on": {}},
-        "rule": rules,
+        "rule": [{"name": f"r{index}", **rule} for index, rule in enumerate(rules)],
     }
-    return Policy.parse(toml_policy(words))
+
+
+def parse(rules: list[Words]) -> Policy:
+    return Policy.parse(toml_policy(words_of(rules)))
 
 
 def test_every_dimension_is_tried() -> None:
@@ -336,9 +179,10 @@ def test_it_agrees_with_a_plain_loop_over_the_words(rules: list[Words], those: l
         Explainer(policy, WORLD),
         compile_tables(policy),
     )
+    loop = Loop.over(words_of(rules))
     for one in those:
         facts = facts_of(one)
-        index, sure = first_match(rules, one)
+        index, sure = loop.first(Seen(one, LISTS))
         decision = classifier.decide(facts)
         assert (min(decision.index, len(rules)), not decision.missing) == (index, sure)
         explained = explainer.explain(facts)

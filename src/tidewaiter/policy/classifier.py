@@ -137,17 +137,25 @@ class Classifier:
     def _decide_partly(self, facts: Facts) -> Decision:
         """The first rule that may match decides if it matches for certain; otherwise something is missing."""
         matching, pending = self._enabled, facts.pending
-        unknown: list[tuple[str, Index]] = []
-        for (name, _, _), index in self._indexes.items():
-            if is_pending(name, pending):
-                unknown.append((name, index))
-            else:
-                matching &= index.look(index.dimension.getter(self._world)(facts))
+        unknown: list[tuple[str, int]] = []  # what is pending, and the rules to which it makes no difference
+        for (name, _, negated), index in self._indexes.items():
+            value = index.dimension.getter(self._world)
+            if not is_pending(name, pending):
+                matching &= index.look(value(facts))
+                continue
+            certain = index.free
+            if name == "list" and name not in pending:  # an address that is listed is so under any name
+                listed = index.look(value(facts._replace(names=())))
+                if negated:
+                    matching &= listed
+                else:
+                    certain = listed
+            unknown.append((name, certain))
         if not matching:
             return self._default(facts.direction)
         place = (matching & -matching).bit_length() - 1
         decision = self._decision(place)
-        missing = {name for name, index in unknown if not index.free >> place & 1}
+        missing = {name for name, certain in unknown if not certain >> place & 1}
         if not missing:
             return decision
         return Decision(Answer.ASK, decision.rule, place, missing=tuple(sorted(missing)))

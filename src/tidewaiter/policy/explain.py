@@ -134,9 +134,12 @@ class Explainer:
             yield Unmet("group", rule.group, False)
         for condition in rule.conditions():
             dimension = ALL[condition.dimension]
+            known = facts
             if is_pending(dimension.name, facts.pending):
-                continue
-            if not satisfied(condition, facts, self._world):
+                if dimension.name != "list" or "list" in facts.pending or not condition.negated:
+                    continue
+                known = facts._replace(names=())  # an address that is listed is so under any name
+            if not satisfied(condition, known, self._world):
                 found = self._found(dimension, facts)
                 wanted = spell_values(dimension.name, condition.values)
                 yield Unmet(dimension.name, wanted, found, condition.negated)
