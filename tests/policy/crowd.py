@@ -51,7 +51,7 @@ class Crowd:
         self.words: Words = {
             "default": {way: dice.choice(self.defaults) for way in ways},
             "group": {"on": {}, "off": {"enabled": False}},
-            "list": {name: {"path": name} for name in LISTS},
+            "list": {name: {"path": name} for name in LISTS if "list" in of.words},
             "network": {name: {"interface": name} for name in ("home", "work")},
             "rule": [self.rule() for _ in range(self.size)],
         }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -15,6 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from livelab import Agent, agent_in, eventually, new_name, scope_of
+from policy.crowd import Crowd
+from policy.homes import PHASES, Expected, parse
+from policy.material import LISTS, Material
+from policy.oracle import Loop, Seen
 from strategies import FUZZ
 from tidewaiter import Decided, Firewall, Verdict
 from tidewaiter.host.policy_maps import CAPACITY
@@ -33,6 +39,7 @@ ANSWERS = {
     Answer.ACCEPT: Verdict.PERMANENT_ACCEPT,
     Answer.ASK: Verdict.PERMANENT_ACCEPT,  # what the function says
     Answer.BLOCK: Verdict.PERMANENT_BLOCK,
+    Answer.LIMIT: Verdict.PERMANENT_ACCEPT,
 }
 
 
@@ -60,7 +67,7 @@ SPANS = st.builds(
 RULES = st.builds(
     Rule,
     name=st.just(""),
-    answer=st.sampled_from([*ANSWERS]),
+    answer=st.sampled_from([Answer.ACCEPT, Answer.ASK, Answer.BLOCK]),
     programs=some(st.sampled_from([PROGRAM, "/usr/bin/curl"])),
     users=some(st.sampled_from([0, 1000])),
     directions=st.sampled_from(
@@ -76,7 +83,7 @@ POLICIES = st.builds(
         {Direction.OUT: default},
     ),
     st.lists(RULES, max_size=7),
-    st.sampled_from([*ANSWERS]),
+    st.sampled_from([Answer.ACCEPT, Answer.ASK, Answer.BLOCK]),
 )
 
 
@@ -147,6 +154,46 @@ def test_every_connection_is_decided_as_the_classifier_says(
             assert error == "PermissionError", target
         else:
             assert error == "ConnectionRefusedError", target
+
+
+LAB = Material(
+    programs=(PROGRAM, PROGRAM, "/usr/bin/curl", "/usr/bin/ssh"),
+    users=(0, 0, 1000, 1001),
+    addresses=(*ADDRESSES, *plan.CLIENT),
+    ports=(7, 53, 80, 443),
+    words={"protocol": ["tcp", "udp", "tcp6"], "remote_port": [443, "1-79"], "country": ["", "DE"]},
+    in_tables=("accept", "block", "limit"),
+    asking=("ask",),
+)
+"""Policies about what is in the lab; nothing in it is dropped, since a program notices that too late."""
+
+
+@given(st.integers(0, 2**64 - 1))
+@settings(max_examples=15 * FUZZ, deadline=None, phases=PHASES)
+def test_real_connects_are_decided_by_the_first_of_hundreds_of_rules(bench: Bench, seed: int) -> None:
+    """300 connects of a real program, each as a plain loop over the words says, in the kernel where it can be."""
+    dice = random.Random(seed)
+    crowd = Crowd(seed, size=dice.choice([5, 40, 300]), loose=dice.choice([0, 0.05, 0.5]), of=LAB)
+    policy = parse(crowd.words)
+    bench.firewall.load(policy)
+    loop, expected = Loop.over(crowd.words), Expected(crowd.words, policy)
+    targets = crowd.dice.sample(TARGETS, 20)
+    errors, decided = bench.connect(targets)
+    for target, error in zip(targets, errors, strict=True):
+        six = ":" in target[0]
+        local, remote = (f"[{plan.CLIENT.v6}]", f"[{target[0]}]") if six else (plan.CLIENT.v4, target[0])
+        one: dict[str, Any] = {"remote": f"{remote}:{target[1]}", "local": f"{local}:1"}
+        one |= {"program": PROGRAM, "user": os.getuid(), "time": time.time()}
+        seen = Seen(one, LISTS)
+        index, connection = loop.first(seen).index, decided[target]
+        rule = policy.rules[index] if index < len(policy.rules) else None
+        answer = rule.answer if rule else policy.default(Direction.OUT)
+        assert connection.rule == (rule.name if rule else "default"), target
+        assert connection.verdict is ANSWERS[answer], target
+        in_kernel = expected.at_connect(seen) is not None
+        assert connection.tier is (Tier.KERNEL if in_kernel else Tier.PYTHON), target
+        refused = "PermissionError" if in_kernel else "ConnectionRefusedError"
+        assert error == (refused if answer is Answer.BLOCK else None), target
 
 
 def test_the_programs_path_is_the_one_that_rules_name(bench: Bench) -> None:
