@@ -24,6 +24,17 @@ _BAD = [
     ('version = 1\n[[rule]]\nname = "a"\nprot = "80"\nverdict = "block"\n', 4, 1),
     ('version = 1\n[[rule]]\nname = "a"\nport = ["80", "htps"]\nverdict = "block"\n', 4, 15),
     ("version = 7\n", 1, 11),
+    # regular expressions: one that is none, and one that would need more memory than there is for it
+    ('version = 1\n[[rule]]\nhost = ["a.example", "re:(a"]\nverdict = "block"\n', 3, 22),
+    ('version = 1\n[[rule]]\nunit = "re:(a{1000}){1000}"\nverdict = "block"\n', 3, 8),
+    # lists: one that is nowhere, and one that comes from nowhere
+    ('version = 1\n[[rule]]\nlist = "ads"\nverdict = "block"\n', 3, 8),
+    ('version = 1\n[list.ads]\nformat = "hosts"\n', 2, 1),
+    # the schema: keys and types that there are not
+    ("version = 1\n[rules]\nport = 7\n", 2, 1),
+    ('version = 1\n[[rule]]\nnot.prot = 1\nverdict = "block"\n', 3, 1),
+    ('version = 1\n[[rule]]\nport = 7.5\nverdict = "block"\n', 3, 8),
+    ("version = 1\n[group.a]\nenabled = 1\n", 3, 11),
 ]
 
 
@@ -86,6 +97,15 @@ def test_a_bad_file_is_refused_and_the_old_policy_stays(
             assert said.endswith("the policy in force stays")
             assert "\n" not in said
             assert _verdicts(agent) == REFUSED
+        more = tmp_path / "more.toml"
+        more.write_text('version = 1\n[[rule]]\nverdict = "reject"\n')
+        said = _by_itself(firewall, lambda: write(path, 'include = "more.toml"\n'))
+        assert said.startswith(f"{more}:3:11: ")
+        assert said.endswith("the policy in force stays")
+        said = _by_itself(firewall, lambda: write(path, rule("code", "python: no_such_module.decide")))
+        assert said.startswith(f"{path}:2:1: ")
+        assert said.endswith("the policy in force stays")
+        assert _verdicts(agent) == REFUSED
         path.unlink()
         assert "the policy in force stays" in firewall.reload()
         assert _verdicts(agent) == REFUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -41,11 +42,25 @@ def test_one_that_is_not_there_is_said_at_its_rule(name: str) -> None:
         functions_of(rule(name))
 
 
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "raise ValueError('two\\nlines')", "def decide(:"])
+def test_a_module_that_cannot_be_imported_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "tw_broken.py").write_text(code)
+    with pytest.raises(
+        PolicyError, match=r"policy\.toml:2:1: the function tw_broken\.x cannot be imported"
+    ) as raised:
+        functions_of(rule("tw_broken.x"))
+    assert "\n" not in str(raised.value)
+
+
 def test_one_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     assert call(lambda _: 1 / 0, CONNECTION, Verdict.DROP) is Verdict.DROP  # type: ignore[arg-type,return-value]
+    assert call(lambda _: sys.exit(1), CONNECTION, Verdict.DROP) is Verdict.DROP
     assert call(lambda _: "block", CONNECTION, Verdict.DROP) is Verdict.DROP  # type: ignore[arg-type,return-value]
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == 3
 
 
 def test_every_answer_that_decides_has_a_verdict() -> None:

@@ -40,8 +40,9 @@ def functions_of(policy: Policy) -> dict[str, Function]:
             module, _, name = rule.function.rpartition(".")
             try:
                 function = getattr(import_module(module), name)
-            except Exception as error:  # whatever a module of the user's raises
-                problem = f"the function {rule.function} cannot be imported ({type(error).__name__}: {error})"
+            except (Exception, SystemExit) as error:  # whatever a module of the user's does
+                said = " ".join(f"{type(error).__name__}: {error}".split())
+                problem = f"the function {rule.function} cannot be imported ({said})"
                 remedy = "write module.function, and have PYTHONPATH lead to the module"
                 raise PolicyError(rule.file or "policy", max(rule.line, 1), 1, problem, remedy) from error
             if not callable(function):
@@ -59,7 +60,7 @@ def call(function: Function, connection: Connection, otherwise: Verdict) -> Verd
         verdict = function(connection)
         if verdict is not None and not isinstance(verdict, Verdict):
             raise TypeError(f"{verdict!r} is not a Verdict")
-    except Exception:
+    except (Exception, SystemExit):  # a script that is not meant for this may end itself
         log.exception("deciding about %s failed: it is treated as if nobody had answered", connection.key)
         return otherwise
     return verdict
