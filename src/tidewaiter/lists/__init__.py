@@ -2,9 +2,9 @@
 
 `Reader` takes the bytes of a list in one of the `FORMATS` (hosts file, plain domains or zones, AdBlock, RPZ,
 dnsmasq, networks) and makes a `CompiledList`, which answers `contains_name` and `contains_address` within a
-microsecond; `dump` and `load` are its form in a file. Nothing here does I/O. The native module (`native/`) reads
-the common lines and looks names up; `reference` is its twin in Python, and `formats` says what lines mean. It may
-import `tidewaiter.model` only.
+microsecond; `Union` is several of them, `dump` and `load` are its form in a file. Nothing here does I/O. The native
+module (`native/`) reads the common lines and looks names up; `reference` is its twin in Python, and `formats` says what
+lines mean. It may import `tidewaiter.model` only.
 """
 
 from tidewaiter.lists.compiled import CompiledList, Counts, dump, load
@@ -14,6 +14,7 @@ from tidewaiter.lists.formats import FORMATS, Format
 from tidewaiter.lists.names import canonical
 from tidewaiter.lists.networks import NetworkSet
 from tidewaiter.lists.reader import Reader
+from tidewaiter.lists.union import Union
 
 __all__ = [
     "FORMATS",
@@ -27,6 +28,7 @@ __all__ = [
     "NetworkSet",
     "Reader",
     "Say",
+    "Union",
     "canonical",
     "dump",
     "load",

@@ -27,7 +27,7 @@ from tidewaiter.service.download import DownloadError, Limits, Validators, downl
 DEFAULT = Limits()
 """64 MiB and a minute."""
 
-_BLOCK = 1024 * 1024
+_BLOCK = 128 * 1024  # reading one lets other threads wait for a millisecond or two
 _COMPILED, _TEXT, _NEW = ".list", ".text", "new-"
 
 
@@ -51,11 +51,13 @@ class Subscription:
     """One list: its name, where it comes from (a path, or a URL of http or https), and its format.
 
     The format is one of `FORMATS`, or "" where the text shall tell. ``folder`` is for us alone; it is made if it is
-    missing. ``list`` is the list in use, None before there is one. Raises ValueError for another format or a source of
-    another kind, OSError for a folder that cannot be made.
+    missing; without one (None) nothing is kept. ``list`` is the list in use, None before there is one. Raises
+    ValueError for another format or a source of another kind, OSError for a folder that cannot be made.
     """
 
-    def __init__(self, name: str, source: str, form: str, folder: Path, limits: Limits = DEFAULT) -> None:
+    def __init__(
+        self, name: str, source: str, form: str, folder: Path | None, limits: Limits = DEFAULT
+    ) -> None:
         if form and form not in FORMATS:
             raise ValueError(f"list {name!r}: there is no format {form!r}, only {', '.join(FORMATS)}")
         kind = source.partition("://")[0].lower() if "://" in source else ""
@@ -64,34 +66,39 @@ class Subscription:
         self.name = name
         self.source = source
         self.list: CompiledList | None = None
-        self._remote = bool(kind)
+        self.remote = bool(kind)
         self._form = FORMATS.get(form)
         self._limits = limits
         self._notes: dict[str, Any] = {}
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        digest = blake2b(f"{name}\0{source}\0{form}".encode(), digest_size=12).hexdigest()
-        self._compiled = folder / f"{digest}{_COMPILED}"
-        self._text = folder / f"{digest}{_TEXT}"
+        self._compiled: Path | None = None
+        self._text: Path | None = None
+        if folder is not None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            digest = blake2b(f"{name}\0{source}\0{form}".encode(), digest_size=12).hexdigest()
+            self._compiled = folder / f"{digest}{_COMPILED}"
+            self._text = folder / f"{digest}{_TEXT}"
 
     @property
-    def files(self) -> tuple[Path, Path]:
+    def files(self) -> tuple[Path, ...]:
         """Where the compiled list and, of one from the network, its text are kept."""
-        return self._compiled, self._text
+        return tuple(path for path in (self._compiled, self._text) if path is not None)
 
     def restore(self) -> Outcome:
         """Takes the list that was kept, if there is one, without asking its source."""
+        none = Outcome(State.FAILED, f"list {self.name!r} was not kept")
+        if self._compiled is None or self._text is None:
+            return none
         try:
             self.list, self._notes = _load(self._compiled)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # Missing, damaged, or of another version: what a server once sent is still there to be read.
-            if not self._remote or not self._text.exists():
-                return Outcome(State.FAILED, f"list {self.name!r} was not kept")
-            return self._attempt(self._reread)
+            text = self._text
+            return self._attempt(lambda: self._reread(text)) if self.remote and text.exists() else none
         return Outcome(State.NEW, self._said("as it was kept"))
 
     def refresh(self) -> Outcome:
         """Takes a newer version from the source if there is one, and keeps it. A bad one changes nothing."""
-        return self._attempt(self._fetch if self._remote else self._read)
+        return self._attempt(self._fetch if self.remote else self._read)
 
     def _attempt(self, work: Callable[[], bool]) -> Outcome:
         try:
@@ -136,8 +143,8 @@ class Subscription:
         self._use(one, asdict(found))
         return True
 
-    def _reread(self) -> bool:
-        with self._text.open("rb") as file:
+    def _reread(self, text: Path) -> bool:
+        with text.open("rb") as file:
             self._use(self._compile(file), {})
         return True
 
@@ -171,6 +178,8 @@ class Subscription:
     def _use(self, one: CompiledList, notes: dict[str, Any]) -> None:
         """Keeps a list, and takes it into use; without room to keep it, only that."""
         self.list, self._notes = one, notes
+        if self._compiled is None:
+            return
         with suppress(OSError), _aside(self._compiled) as file:
             for part in dump(one, notes):
                 file.write(part)
@@ -207,17 +216,19 @@ def _load(path: Path) -> tuple[CompiledList, dict[str, Any]]:
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """A new file beside another, which is gone at the end if it was not put there."""
-    with NamedTemporaryFile(dir=path.parent, prefix=_NEW, delete=False) as file:
+def _aside(path: Path | None) -> Iterator[IO[bytes]]:
+    """A new file beside another (None: anywhere), which is gone at the end if it was not put there."""
+    with NamedTemporaryFile(dir=path and path.parent, prefix=_NEW, delete=False) as file:
         try:
             yield file
         finally:
             Path(file.name).unlink(missing_ok=True)
 
 
-def _put(file: IO[bytes], path: Path) -> None:
-    """Puts a whole file in the place of another. Raises OSError."""
+def _put(file: IO[bytes], path: Path | None) -> None:
+    """Puts a whole file in the place of another, if there is one. Raises OSError."""
+    if path is None:
+        return
     file.flush()
     os.fsync(file.fileno())
     Path(file.name).replace(path)

@@ -72,58 +72,84 @@ static unsigned labels_of(const unsigned char *name, size_t size)
 	return labels;
 }
 
-PyObject *native_index(PyObject *self, PyObject *args)
-{
-	Py_ssize_t size, key_size, slots_size, from = 0, used = 0, count = 0;
-	unsigned long long selves = 0, zones = 0;
-	unsigned char *records, *slots;
-	PyObject *array, *into;
-	struct table table;
-	const char *key;
+struct filled {
+	Py_ssize_t from, used, count; /* bytes that were read, bytes that are left, names */
+	uint64_t selves, zones;
+};
 
-	if (!PyArg_ParseTuple(args, "O!O!y#:index", &PyByteArray_Type, &array, &PyByteArray_Type, &into, &key, &key_size))
-		return NULL;
-	size = PyByteArray_Size(array);
-	slots_size = PyByteArray_Size(into) / 5;
-	if (key_size != 16 || !slots_size || slots_size & (slots_size - 1) || slots_size > UINT32_MAX ||
-	    slots_size * 5 != PyByteArray_Size(into) || size >= UINT32_MAX)
-		return PyErr_Format(PyExc_ValueError, "no table of %zd slots for %zd bytes", slots_size, size);
-	records = (unsigned char *)PyByteArray_AsString(array);
-	slots = (unsigned char *)PyByteArray_AsString(into);
-	while (from < size) {
-		unsigned char *record = records + from, *name = record + 2;
+/* Finds each record its slot, and moves it over those that were there twice. What is wrong, or NULL. */
+static const char *fill(unsigned char *records, Py_ssize_t size, unsigned char *slots, uint32_t slots_size,
+			const unsigned char *key, struct filled *done)
+{
+	while (done->from < size) {
+		unsigned char *record = records + done->from, *name = record + 2;
 		Py_ssize_t length = record[0] + 2;
 		uint64_t at, hash, labels;
+		uint32_t place = done->used;
+		struct table table;
 		struct sip sip;
-		uint32_t place = used;
 		int found;
 
-		if (length > size - from || length == 2)
-			return PyErr_Format(PyExc_ValueError, "a broken record at %zd", from);
-		from += length;
+		if (length > size - done->from || length == 2)
+			return "a broken record at %zd";
+		done->from += length;
 		labels = bit_of(labels_of(name, length - 2));
-		selves |= record[1] & 15 ? labels : 0;
-		zones |= record[1] >> 4 ? labels : 0;
-		sip_begin(&sip, (const unsigned char *)key);
+		done->selves |= record[1] & 15 ? labels : 0;
+		done->zones |= record[1] >> 4 ? labels : 0;
+		sip_begin(&sip, key);
 		sip_words(&sip, name, length - 2);
 		hash = sip_end(sip, name, length - 2);
-		table = table_of(records, used, slots, slots_size);
+		table = table_of(records, done->used, slots, slots_size);
 		found = look(&table, hash, name, length - 2, &at);
 		if (found < 0)
-			return PyErr_Format(PyExc_ValueError, "more names than the table has room for");
+			return "more names than the table has room for, at %zd";
 		if (found) {
 			records[at + 1] |= record[1];
 			continue;
 		}
-		memmove(records + used, record, length); /* over the records that were there twice */
+		memmove(records + done->used, record, length);
 		slots[at] = tag_of(hash);
 		memcpy(slots + slots_size + 4 * at, &place, 4);
-		used += length;
-		count++;
+		done->used += length;
+		done->count++;
 	}
-	if (PyByteArray_Resize(array, used))
+	return NULL;
+}
+
+/* Other threads go on meanwhile: a million names take a while, and packets wait for an answer. */
+PyObject *native_index(PyObject *self, PyObject *args)
+{
+	struct filled done = { 0 };
+	Py_buffer records, slots;
+	Py_ssize_t slots_size;
+	PyObject *array, *into;
+	const char *wrong;
+	Py_ssize_t key_size;
+	const char *key;
+
+	if (!PyArg_ParseTuple(args, "O!O!y#:index", &PyByteArray_Type, &array, &PyByteArray_Type, &into, &key, &key_size))
 		return NULL;
-	return Py_BuildValue("nKK", count, selves, zones);
+	slots_size = PyByteArray_Size(into) / 5;
+	if (key_size != 16 || !slots_size || slots_size & (slots_size - 1) || slots_size > UINT32_MAX ||
+	    slots_size * 5 != PyByteArray_Size(into) || PyByteArray_Size(array) >= UINT32_MAX)
+		return PyErr_Format(PyExc_ValueError, "no table of %zd slots for %zd bytes", slots_size,
+				    PyByteArray_Size(array));
+	if (PyObject_GetBuffer(array, &records, PyBUF_WRITABLE))
+		return NULL;
+	if (PyObject_GetBuffer(into, &slots, PyBUF_WRITABLE)) {
+		PyBuffer_Release(&records);
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS
+	wrong = fill(records.buf, records.len, slots.buf, slots_size, (const unsigned char *)key, &done);
+	Py_END_ALLOW_THREADS
+	PyBuffer_Release(&slots);
+	PyBuffer_Release(&records);
+	if (wrong)
+		return PyErr_Format(PyExc_ValueError, wrong, done.from);
+	if (PyByteArray_Resize(array, done.used))
+		return NULL;
+	return Py_BuildValue("nKK", done.count, (unsigned long long)done.selves, (unsigned long long)done.zones);
 }
 
 /* The strongest flags that the zones of a name, and itself, have for it: see tidewaiter.lists.domains. */

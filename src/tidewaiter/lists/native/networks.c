@@ -118,6 +118,7 @@ PyObject *native_flatten(PyObject *self, PyObject *args)
 	PyObject *array, *result;
 	unsigned char *records;
 	Py_ssize_t size;
+	Py_buffer held;
 	size_t each, half, i;
 
 	if (!PyArg_ParseTuple(args, "O!i:flatten", &PyByteArray_Type, &array, &ranges.width))
@@ -138,9 +139,16 @@ PyObject *native_flatten(PyObject *self, PyObject *args)
 		return NULL;
 	ranges.firsts = (unsigned char *)PyByteArray_AsString(result);
 	ranges.lasts = ranges.firsts + half;
+	if (PyObject_GetBuffer(array, &held, PyBUF_WRITABLE)) {
+		Py_DECREF(result);
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS /* half a million networks take a while, and packets wait for an answer */
 	qsort(records, size / each, each, ranges.width == 4 ? compare4 : compare16);
 	sweep(records, size / each, &ranges);
 	memmove(ranges.firsts + ranges.count * ranges.width, ranges.lasts, ranges.count * ranges.width);
+	Py_END_ALLOW_THREADS
+	PyBuffer_Release(&held);
 	if (PyByteArray_Resize(result, 2 * ranges.count * ranges.width))
 		Py_CLEAR(result);
 	return result;
