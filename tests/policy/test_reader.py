@@ -80,6 +80,22 @@ def test_rules_of_a_firewall_that_has_ended_are_left_out_at_a_start() -> None:
         ),
         ("version = 1\n[list.a]\nformat = 'hosts'", "2:1: the list 'a' comes from nowhere; "),
         ("version = 1\n[list]\na = 5", "3:5: list.a is not a table; "),
+        (
+            "version = 1\n[list.a]\npath = 'x'\nformat = 'host'",
+            "4:10: there is no format 'host'; did you mean hosts?",
+        ),
+        (
+            "version = 1\n[list.a]\nurl = ['https://x', 'ftp://y']",
+            "3:21: 'ftp://y' is not a URL; write it like https://lists.example/ads.txt",
+        ),
+        (
+            "version = 1\n[list.a]\nurl = 'https://x'\nrefresh = 'now'",
+            "4:11: 'now' is not a period; write it like 30m, 6h or 1d, at most 366d",
+        ),
+        (
+            "version = 1\n[list.a]\npath = 'x'\nrefresh = '6h'",
+            "4:1: refresh is for a list with a url; remove it: files are read when they change",
+        ),
         ("version = 1\n[network.elsewhere]\nwifi = 'x'", "2:1: the network 'elsewhere' is told by nothing; "),
         ("version = 1\n[network.a]\ngateway = 'x'", "3:11: 'x' is not an address or a network; "),
         ("version = 1\n[geography]\ncity = 'x'", "3:1: geography has no key 'city'; "),

@@ -63,6 +63,9 @@ def test_every_example_is_valid_and_can_be_read(name: str) -> None:
         {"version": 1, "rule": [{"verdict": "drop", "not": {"not": {}}}]},
         {"version": 1, "rule": [{"verdict": "limit", "limit": "fast"}]},
         {"version": 1, "network": {"home": {"gate": "x"}}},
+        {"version": 1, "list": {"ads": {"path": "x", "format": "csv"}}},
+        {"version": 1, "list": {"ads": {"url": "ftp://x"}}},
+        {"version": 1, "list": {"ads": {"url": "https://x", "refresh": "often"}}},
     ],
 )
 def test_what_is_wrong_is_refused(document: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from tidewaiter.policy import Policy
-from tidewaiter.policy.settings import NetworkProfile
+from tidewaiter.policy.settings import REFRESH, ListSource, NetworkProfile
 
 POLICY = Policy.parse("""\
 version = 1
@@ -24,3 +24,21 @@ def test_every_mark_that_is_named_has_to_be_there() -> None:
     assert POLICY.network(("wlan0",), (), "Home") == ()
     assert POLICY.network(("wlan0",), gateway, "Cafe") == ()
     assert NetworkProfile().is_here((), (), "")
+
+
+def test_a_list_says_where_it_comes_from_and_how_often_it_is_asked_for() -> None:
+    policy = Policy.parse("""\
+version = 1
+[list.mine]
+path = "mine.txt"
+[list.theirs]
+url = ["https://lists.example/a", "HTTP://lists.example/b"]
+format = "adblock"
+refresh = "90 m"
+""")
+    assert policy.lists == {
+        "mine": ListSource(paths=("mine.txt",), refresh=REFRESH),
+        "theirs": ListSource(
+            urls=("https://lists.example/a", "HTTP://lists.example/b"), format="adblock", refresh=5400
+        ),
+    }

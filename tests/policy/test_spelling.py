@@ -23,6 +23,9 @@ enabled = false
 [list.ads]
 path = ["ads.txt", "more/*.txt"]
 format = "hosts"
+[list.far]
+url = "https://lists.example/ads.txt"
+refresh = "90m"
 [network.home]
 interface = "wlan0"
 gateway = ["192.168.1.1"]

@@ -13,9 +13,18 @@ from tidewaiter.policy.dimensions import DIMENSIONS, Dimension, Names
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.positions import KeyPath
 from tidewaiter.policy.rule import Answer, Conditions, Rule
-from tidewaiter.policy.settings import ListSource, NetworkProfile
+from tidewaiter.policy.settings import LIST_FORMATS, REFRESH, ListSource, NetworkProfile
 from tidewaiter.policy.source import Source
-from tidewaiter.policy.words import listed, parse_network, parse_rate, parse_until, quoted, word
+from tidewaiter.policy.words import (
+    listed,
+    parse_network,
+    parse_period,
+    parse_rate,
+    parse_until,
+    parse_url,
+    quoted,
+    word,
+)
 
 VERSION = 1
 """The version of the format that is read."""
@@ -38,6 +47,7 @@ _FIELDS = {
     "local": "local",
     "port": "ports",
 }
+_FORMATS = {name: name for name in LIST_FORMATS}
 _HEADER = re.compile(r"^[ \t]*\[\[rule\]\]", re.MULTILINE)
 
 
@@ -117,16 +127,8 @@ class Reader(Source):
                     )
         for name, table, path in self._tables("group", ("enabled",)):
             into.groups[name] = self._flag(table, "enabled", path)
-        for name, table, path in self._tables("list", ("path", "url", "format")):
-            paths, urls, kind = (
-                tuple(text for text, _ in self._texts(table.get(key, []), (*path, key)))
-                for key in ("path", "url", "format")
-            )
-            if not paths and not urls:
-                raise self._error(
-                    path, f"the list {quoted(name)} comes from nowhere", "add a path or a url", key=True
-                )
-            into.lists[name] = ListSource(paths, urls, kind[0] if kind else "")
+        for name, table, path in self._tables("list", ("path", "url", "format", "refresh")):
+            into.lists[name] = self._list(name, table, path)
         for name, table, path in self._tables("network", ("interface", "gateway", "wifi")):
             interfaces, wifi = (
                 tuple(text for text, _ in self._texts(table.get(key, []), (*path, key)))
@@ -144,6 +146,27 @@ class Reader(Source):
             table = self._table(self._document["geography"], ("geography",), ("country", "asn"))
             for key in table:
                 into.geography[key] = next(text for text, _ in self._texts(table[key], ("geography", key)))
+
+    def _list(self, name: str, table: dict[str, Any], path: KeyPath) -> ListSource:
+        paths = tuple(text for text, _ in self._texts(table.get("path", []), (*path, "path")))
+        urls = tuple(
+            self._at(place, partial(parse_url, text))
+            for text, place in self._texts(table.get("url", []), (*path, "url"))
+        )
+        if not paths and not urls:
+            raise self._error(
+                path, f"the list {quoted(name)} comes from nowhere", "add a path or a url", key=True
+            )
+        kind, refresh = "", REFRESH
+        if "format" in table:
+            kind = self._at((*path, "format"), partial(word, "format", table["format"], _FORMATS))
+        if "refresh" in table:
+            place = (*path, "refresh")
+            if not urls:
+                remedy = "remove it: files are read when they change"
+                raise self._error(place, "refresh is for a list with a url", remedy, key=True)
+            refresh = self._at(place, partial(parse_period, str(table["refresh"])))
+        return ListSource(paths, urls, kind, refresh)
 
     def rules(self, names: Names, seen: dict[str, Rule]) -> Iterator[Rule]:
         """The rules in their order; ``seen`` are those of the files before by their names."""

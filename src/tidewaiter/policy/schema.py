@@ -6,6 +6,7 @@ from typing import Any
 
 from tidewaiter.policy.dimensions import DIMENSIONS, Dimension
 from tidewaiter.policy.reader import ANSWERS, DEFAULTS, TOP_KEYS
+from tidewaiter.policy.settings import LIST_FORMATS
 from tidewaiter.policy.words import LIVES
 
 _RATE = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?[kMG]?(B|bit)/s$"}
@@ -45,7 +46,14 @@ def schema() -> dict[str, Any]:
             {word: {"enum": list(DEFAULTS)} for word in ("out", "in", "forward")}, "where no rule matches"
         ),
         "group": _named({"enabled": {"type": "boolean"}}),
-        "list": _named({"path": _some(_TEXT), "url": _some(_TEXT), "format": _TEXT}),
+        "list": _named(
+            {
+                "path": _some(_TEXT),
+                "url": _some(_TEXT | {"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
+                "format": {"enum": list(LIST_FORMATS)},
+                "refresh": {"type": "string", "pattern": "^[0-9]{1,6} ?[smhd]$"},
+            }
+        ),
         "network": _named({"interface": _some(_TEXT), "gateway": _some(_TEXT), "wifi": _some(_TEXT)}),
         "geography": _table({"country": _TEXT, "asn": _TEXT}, "files in MaxMind's format"),
         "rule": {"type": "array", "items": rule},

@@ -8,14 +8,25 @@ from fnmatch import fnmatchcase
 from tidewaiter.model.key import Address
 from tidewaiter.policy.scopes import Network
 
+LIST_FORMATS = ("hosts", "domains", "zones", "adblock", "rpz", "dnsmasq", "networks")
+"""The formats of lists, of which `tidewaiter.lists` has the readers."""
+
+REFRESH = 12 * 3600
+"""Seconds after which servers are asked for a newer list, where the policy does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListSource:
-    """Where a list comes from: files and folders (``paths``) and ``urls``; ``format`` is "" to find out by looking."""
+    """Where a list comes from: ``paths`` of files or patterns for them, and ``urls``.
+
+    ``format`` is one of `LIST_FORMATS`, or "" to find out by looking. ``refresh`` in seconds: how often the servers
+    behind the URLs are asked for a newer version.
+    """
 
     paths: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     format: str = ""
+    refresh: int = REFRESH
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 from tidewaiter.model.key import Direction, protocol_name
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, PortSpan, Rule, Value
-from tidewaiter.policy.words import WEEKDAYS
+from tidewaiter.policy.settings import REFRESH
+from tidewaiter.policy.words import PERIODS, WEEKDAYS
 
 _ANY_VERSION = 2
 
@@ -42,6 +43,11 @@ def _port(span: PortSpan) -> str | int:
         return span.low
     ports = f"{span.low}-{span.high}" if span.low != span.high else str(span.low)
     return ports if span.protocol is None else f"{ports}/{protocol_name(span.protocol)}"
+
+
+def _period(seconds: int) -> str:
+    unit = next(unit for unit, size in PERIODS.items() if seconds % size == 0)
+    return f"{seconds // PERIODS[unit]}{unit}"
 
 
 def spell_values(dimension: str, values: tuple[Any, ...]) -> Value:
@@ -95,7 +101,12 @@ def policy_words(policy: Policy) -> dict[str, Any]:
         (
             "list",
             {
-                name: {"path": list(one.paths), "url": list(one.urls), "format": one.format}
+                name: {
+                    "path": list(one.paths),
+                    "url": list(one.urls),
+                    "format": one.format,
+                    "refresh": "" if one.refresh == REFRESH else _period(one.refresh),
+                }
                 for name, one in policy.lists.items()
             },
         ),

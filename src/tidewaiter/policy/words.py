@@ -304,6 +304,28 @@ def parse_rate(text: str) -> int:
     return int(rate)
 
 
+_PERIOD = re.compile(r"([0-9]{1,6}) ?([smhd])")
+PERIODS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+"""The units of a period, in seconds."""
+
+
+def parse_period(text: str) -> int:
+    """``"90s"``, ``"30m"``, ``"6h"`` or ``"1d"`` as seconds. Raises `BadValueError`."""
+    match = _PERIOD.fullmatch(text)
+    seconds = int(match[1]) * PERIODS[match[2]] if match else 0
+    if not 1 <= seconds <= 366 * 86400:
+        raise BadValueError(f"{quoted(text)} is not a period", "write it like 30m, 6h or 1d, at most 366d")
+    return seconds
+
+
+def parse_url(text: str) -> str:
+    """A URL of http or https, as it is. Raises `BadValueError`."""
+    kind, _, rest = text.partition("://")
+    if kind.lower() not in {"http", "https"} or not rest or " " in text:
+        raise BadValueError(f"{quoted(text)} is not a URL", "write it like https://lists.example/ads.txt")
+    return text
+
+
 LIVES = ("always", "restart", "process-end", "once")
 """What ``until`` may say besides a time."""
 
