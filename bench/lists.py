@@ -1,5 +1,6 @@
 """A million names and half a million networks: load, memory and lookup, beside Python's set and ipaddress, and a floor.
 
+Then as a running firewall has them: how long another thread waits while they are read again, and what a decision costs.
 Each contender is a process of its own, so its memory is its own. The floor is what a list can cost at least in Python:
 numbers in sorted arrays and bisect, without zones, and with a name's hash in the place of the name.
 """
@@ -12,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from array import array
 from bisect import bisect_right
@@ -24,8 +26,10 @@ from typing import Any
 from harness import rounds, save, show
 
 from tidewaiter.lists import FORMATS, CompiledList, Reader
-from tidewaiter.model.key import Address
+from tidewaiter.model.key import Address, Direction
+from tidewaiter.policy import Classifier, Facts, Policy
 from tidewaiter.service.lists import Subscription
+from tidewaiter.service.world import Sources
 
 NAMES, NETWORKS = 1_000_000, 500_000
 ASKED = 2_000
@@ -98,6 +102,49 @@ def from_cache(folder: Path) -> Loaded:
     return found[0].contains_name, found[1].contains_address
 
 
+def by_policy(folder: Path) -> Sources:
+    """Ours, as a firewall reads them: five lists, each named by two rules."""
+    tables = ["version = 1"]
+    for number, kind in enumerate(("names", "networks", "few", "few", "few")):
+        tables.append(f'[list.l{number}]\npath = "{kind}"')
+        tables += [f'[[rule]]\nport = {port}\nlist = "l{number}"\nverdict = "block"' for port in (80, 443)]
+    (folder / "few").write_text("a.example\n198.51.100.1\n")
+    path = folder / "policy.toml"
+    path.write_text("\n".join(tables))
+    return Sources(Policy.load(path), None, print)
+
+
+def in_a_policy(folder: Path) -> Loaded:
+    """Ours, as a firewall that starts for the first time has them."""
+    found = by_policy(folder).world().lists
+    return found["l0"].contains_name, found["l1"].contains_address
+
+
+def in_a_firewall(folder: Path) -> dict[str, float]:
+    """Microseconds of a decision, and milliseconds that another thread waits at most while all is read again."""
+    sources = by_policy(folder)
+    classifier = Classifier(sources.policy, sources.world())
+    some = json.loads((folder / "asked").read_text())
+    ends = ip_address("192.0.2.1"), 40000
+    facts = [
+        Facts("/usr/bin/curl", 1000, Direction.OUT, 6, *ends, ip_address(address), 443, names=(name,))
+        for address, name in zip(some["IPv4"], some["not listed"], strict=True)
+    ]
+    figures = {"µs, decision with 5 lists": lookup(classifier.decide, facts) / 1000}
+    for name in ("names", "networks"):
+        (folder / name).touch()
+    thread = threading.Thread(target=sources.look_at_files)
+    begun, longest = time.perf_counter(), 0.0
+    thread.start()
+    while thread.is_alive():
+        before = time.perf_counter()
+        time.sleep(0.0005)
+        longest = max(longest, time.perf_counter() - before)
+    figures["s, all read again"] = time.perf_counter() - begun
+    figures["ms, longest wait"] = longest * 1000
+    return figures
+
+
 def with_set(folder: Path) -> Loaded:
     """What one writes in Python: a set of names, and a set of networks for each length of a prefix."""
     with (folder / "names").open() as file:
@@ -160,6 +207,7 @@ def floor(folder: Path) -> Loaded:
 CONTENDERS: dict[str, Callable[[Path], Loaded]] = {
     "ours, from text": from_text,
     "ours, after a restart": from_cache,
+    "ours, by a policy": in_a_policy,
     "set and ipaddress": with_set,
     "arrays and bisect": floor,
 }
@@ -168,7 +216,7 @@ CONTENDERS: dict[str, Callable[[Path], Loaded]] = {
 # --- one process -----------------------------------------------------------------------------------
 
 
-def lookup(ask: Callable[[Any], bool], what: Sequence[Any]) -> float:
+def lookup(ask: Callable[[Any], object], what: Sequence[Any]) -> float:
     """Nanoseconds of the processor's time a lookup: the median of thirty walks through all that is asked."""
     figures = []
     for _ in range(30):
@@ -214,6 +262,7 @@ def main() -> None:
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 for figure, value in json.loads(done.stdout).items():
                     figures[name].setdefault(figure, []).append(value)
+        firewall = in_a_firewall(folder)
         networks = read(folder / "networks", "networks").networks
         begun = time.perf_counter()
         count = sum(1 for version in (4, 6) for _ in networks.prefixes(version))
@@ -227,7 +276,8 @@ def main() -> None:
     ]
     show(f"{NAMES:,} names and {NETWORKS:,} networks", ("", *columns), rows)
     print(f"{count:,} prefixes come out in {prefixes:.2f} s")
-    save("lists", {**result, "prefixes": {"count": count, "seconds": prefixes}})
+    show("in a running firewall", tuple(firewall), [tuple(f"{value:.2f}" for value in firewall.values())])
+    save("lists", {**result, "in a firewall": firewall, "prefixes": {"count": count, "seconds": prefixes}})
 
 
 if __name__ == "__main__":

@@ -33,9 +33,9 @@ from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, live, pieces, quic, readings, table, talk, tls
-from tidewaiter.policy import index, versions, world
+from tidewaiter.policy import index, versions
 from tidewaiter.policy.document import Policy
-from tidewaiter.service import engine, firewall
+from tidewaiter.service import engine, firewall, places, world
 from tidewaiter.service.download import REDIRECTS, Limits
 from tidewaiter.service.report import Reporter
 
@@ -153,7 +153,8 @@ BOUNDS = {
     "redirects of a list's URL": REDIRECTS,
     "sets of rules, for each dimension of a policy": index.KEPT,
     "checksums, and packages of programs": lookup.KEPT,
-    "places of addresses": world._KEPT,
+    "places of addresses": places.KEPT,
+    "files of a policy's list": world.FILES,
     "versions of a policy file": versions.KEPT,
     "events ahead of their packets": machine._KEPT,
     "characters of the [names](names.md) of all addresses, 64 more for each address": table.ROOM,

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy
+from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy, state_folder
 from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, PolicyError
@@ -128,3 +128,18 @@ def test_a_bad_file_says_where(tmp_path: Path) -> None:
     path.write_text('version = 1\n[default]\nout = "maybe"\n')
     with pytest.raises(PolicyError, match=rf"^{path}:3:7: "):
         load_policy(str(path))
+
+
+def test_where_lists_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert state_folder(tmp_path, "lab") == tmp_path
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert state_folder(None, "lab") == Path("/var/lib/tidewaiter/lab")
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    assert state_folder() == Path("/home/anna/.local/state/tidewaiter/host")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert state_folder() == Path("/state/tidewaiter/host")
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")
+    assert state_folder() == Path("/var/lib/one/host")

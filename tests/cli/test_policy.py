@@ -120,3 +120,35 @@ def test_compile_and_schema(file: Path) -> None:
     assert "in Python because of verdict ask: 1" in run("compile", "--stats", file).output
     assert json.loads(run("compile", "--json", file).output)["rules"] == 1
     assert json.loads(run("schema").output)["required"] == ["version"]
+
+
+def test_lists_are_read_by_every_command(tmp_path: Path) -> None:
+    (tmp_path / "ads.txt").write_text("||ads.example^\n||more.example^\n")
+    (tmp_path / "mine.txt").write_text("*.deep.example\n192.0.2.0/24\n")
+    path = tmp_path / "policy.toml"
+    path.write_text(
+        "version = 1\n[list.bad]\npath = '*.txt'\n[[rule]]\nname = 'listed'\nlist = 'bad'\nverdict = 'drop'\n"
+    )
+    verdicts = {
+        ("x.ads.example", "203.0.113.1"): "drop",
+        ("deep.example", "203.0.113.1"): "accept",
+        ("x.deep.example", "203.0.113.1"): "drop",
+        ("other.example", "192.0.2.7"): "drop",
+        ("other.example", "192.0.3.7"): "accept",
+    }
+    those = [json.dumps({"name": name, "remote": remote}) for name, remote in verdicts]
+    told = run("explain", "--json", "--policy", path, *those).output.splitlines()
+    assert [json.loads(line)["verdict"] for line in told] == list(verdicts.values())
+    cases = tmp_path / "cases.toml"
+    lines = [
+        f"[[case]]\nname = '{number}'\nconnection = {{name = '{name}', remote = '{remote}'}}\nverdict = '{verdict}'"
+        for number, ((name, remote), verdict) in enumerate(verdicts.items())
+    ]
+    cases.write_text("\n".join(["policy = 'policy.toml'", *lines]))
+    assert run("test", cases).output == "5 of 5 cases came out as expected\n"
+    assert (
+        "list bad               3 names         1 ranges of addresses"
+        in run("compile", "--stats", path).output
+    )
+    sizes = json.loads(run("compile", "--json", path).output)["lists"]
+    assert sizes == {"bad": {"names": 3, "ranges": 1}}

@@ -124,3 +124,12 @@ def test_the_capture_that_is_shipped() -> None:
     assert {"curl", "dig"} <= {Path(line["program"]).name for line in told}
     counts = [sum(line["event"] == kind for line in told) for kind in ("connection", "verdict", "end")]
     assert counts[0] == counts[1] == counts[2] > 3
+
+
+def test_lists_are_looked_into(example: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_text(f"{THERE}\n")
+    lists = f'[list.bad]\npath = ["{tmp_path}/bad.txt", "{tmp_path}/none.txt"]\n'
+    missing, _, said, *told = events(lists + '[[rule]]\nname = "listed"\nlist = "bad"\nverdict = "drop"\n')
+    assert missing["text"] == MISSING
+    assert said["text"] == f"list 'bad' cannot be used: {tmp_path}/none.txt: No such file or directory"
+    assert {line["rule"] for line in told[:-1]} == {"listed"}

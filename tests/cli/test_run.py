@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from acceptance.harness import guard
 from livelab import PATIENCE, Agent, left_of, new_name
 from tidewaiter.cli import run as module
+from tidewaiter.cli.options import state_folder
 from tidewaiter.cli.run import run
 from tidewaiter.driver.core import Decided
 from tidewaiter.host import cgroup
@@ -156,7 +157,7 @@ def test_without_options_it_guards_the_host(engine: type[Engine]) -> None:
     first, last = (line[9:] for line in result.stdout.splitlines())
     assert (first, last) == ("Guarding every program as 'host'; Ctrl-C to stop.", "held 5")
     (made,) = engine.made
-    assert made.settings == Settings(scope=Scope.host())
+    assert made.settings == Settings(scope=Scope.host(), state=state_folder())
     assert made.policy.rules == ()
     assert made.stopped
 
@@ -166,7 +167,7 @@ def test_what_the_options_mean(engine: type[Engine], policy: Path, tmp_path: Pat
     namespace.symlink_to(OWN_NAMESPACE)
     given = ["--mode", "observe", "--cgroup", str(group), "--netns", str(namespace), "--name", "lab"]
     more = ["--policy", str(policy), "--fail", "open", "--timeout", "2.5", "--on-timeout", "drop", "--json"]
-    result = invoke(engine, *given, *more)
+    result = invoke(engine, *given, *more, "--state", str(tmp_path / "state"))
     assert result.exit_code == 0
     assert notices(result) == [f"Watching programs in {group} in {namespace} as 'lab'; Ctrl-C to stop."]
     (made,) = engine.made
@@ -177,6 +178,7 @@ def test_what_the_options_mean(engine: type[Engine], policy: Path, tmp_path: Pat
         fail="open",
         timeout=2.5,
         on_timeout=Verdict.PERMANENT_DROP,
+        state=tmp_path / "state",
     )
     assert [rule.name for rule in made.policy.rules] == ["no echo"]
 

@@ -20,6 +20,7 @@ from tidewaiter.host.policy_maps import (
     PROGRAM,
     REMOTE,
     USER,
+    new_epoch,
     set_config,
     write_policy,
 )
@@ -321,3 +322,15 @@ def test_maps_and_tables_agree_about_any_connection(kernel: Kernel, case: tuple[
     epoch = write_policy(kernel, tables)
     for facts in connections:
         assert_in_force(kernel, tables, epoch, facts)
+
+
+def test_a_new_epoch_is_of_the_same_policy(fresh: Kernel) -> None:
+    for _ in range(2):
+        epoch = write_policy(fresh, compile_tables(SAMPLE, CAPACITY))
+        before = Reader(fresh, epoch).others
+        new_epoch(fresh)
+        assert config(fresh)["epoch"] == epoch + 2
+        assert Reader(fresh, config(fresh)["epoch"]).others == before
+    set_config(fresh, epoch=0xFFFFFFFF)
+    new_epoch(fresh)
+    assert config(fresh)["epoch"] == 1

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import FUZZ
+from tidewaiter.lists import FORMATS, CompiledList, Reader
 from tidewaiter.model.key import Direction
-from tidewaiter.policy import Answer, Classifier, Decision, Facts, Policy, PortSpan, Rule
+from tidewaiter.policy import Answer, Classifier, Decision, Facts, Policy, PortSpan, Rule, World
 from tidewaiter.policy.classifier import lowest_bit
 
 CURL = Facts(
@@ -127,3 +128,23 @@ def test_ten_thousand_rules_are_cheap() -> None:
     # The aim is 5 microseconds (bench/); this only catches a loop over the rules, which takes milliseconds.
     assert (time.process_time() - before) / 10_000 < 50e-6
     assert decision == Decision(Answer.DROP, "last", 10_000)
+
+
+def test_the_rules_stay_in_another_world() -> None:
+    def listed(text: bytes) -> CompiledList:
+        reader = Reader("list", FORMATS["networks"])
+        reader.feed(text)
+        return reader.finish()
+
+    rules = (
+        Rule(name="bad", answer=Answer.BLOCK, any_of={"list": ("bad",)}),
+        Rule(name="rest", answer=Answer.DROP, programs=("/usr/bin/curl",)),
+    )
+    classifier = Classifier(Policy(rules), World({"bad": listed(b"198.51.100.1")}))
+    assert classifier.decide(CURL).rule == "rest"
+    classifier.look_into(World({"bad": listed(b"192.0.2.1")}))
+    assert classifier.decide(CURL).rule == "bad"
+    classifier.update(Policy(rules[:1]))
+    assert classifier.decide(CURL).rule == "bad"
+    classifier.look_into(World())
+    assert classifier.decide(CURL).default

@@ -22,7 +22,7 @@ import pytest
 from tidewaiter.policy import Classifier, Policy
 from tidewaiter.policy.connection import facts_of
 from tidewaiter.policy.opensnitch import import_opensnitch
-from tidewaiter.policy.world import world_of
+from tidewaiter.service.world import read_world
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MD5 = "0123456789abcdef0123456789abcdef"
@@ -334,7 +334,7 @@ def test_forty_rules_decide_four_hundred_connections_as_documented(folder: Path)
     found = carried(theirs, lambda seconds: NOW + timedelta(seconds=seconds))
     assert found.lost == 0, found.notes
     policy = Policy.parse(found.text())
-    classifier, plain = Classifier(policy, world_of(policy, print)), TheirWay(theirs, folder)
+    classifier, plain = Classifier(policy, read_world(policy, None, print)), TheirWay(theirs, folder)
     those = cases(plain, {rule["name"] for rule in theirs if rule["enabled"]} | {""})
     assert len(those) == 400
     for one in those:

@@ -17,7 +17,7 @@ import pytest
 from tidewaiter.policy import Classifier, Policy
 from tidewaiter.policy.connection import facts_of
 from tidewaiter.policy.portmaster import import_portmaster
-from tidewaiter.policy.world import world_of
+from tidewaiter.service.world import read_world
 
 RULES = """\
 # the own list, then the global one
@@ -223,7 +223,7 @@ def test_forty_rules_decide_four_hundred_connections_as_documented(folder: Path)
     found = import_portmaster(lines, lists=str(folder))
     assert found.lost == 0, found.notes
     policy = Policy.parse(found.text())
-    classifier, plain = Classifier(policy, world_of(policy, print)), TheirWay(lines, LISTS)
+    classifier, plain = Classifier(policy, read_world(policy, None, print)), TheirWay(lines, LISTS)
     wanted = {" ".join(words) for words in plain.lines if words}
     geography = {"- AS64500", "- C:AS", "+ US TCP/443"}  # the first of each kind: it meets what is not known
     those = cases(plain, wanted | {f"{rule}, nothing known" for rule in geography})

@@ -7,10 +7,12 @@ import socket
 import pytest
 
 from tidewaiter.driver.core import SECOND, Asked, Decided, Ended
+from tidewaiter.lists import FORMATS, Reader, Union
 from tidewaiter.model.key import Direction
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
+from tidewaiter.policy.rule import World
 from tidewaiter.protocol.command import (
     ClearCache,
     Command,
@@ -63,7 +65,7 @@ def owner(**options: int) -> Owner:
         timeout=5 * SECOND,
         on_timeout=Verdict.PERMANENT_DROP,
         identify={7: CURL}.get if not options else Process,  # type: ignore[arg-type]
-        **options,
+        **options,  # type: ignore[arg-type]
     )
     assert commands(made) == [PrintMemoryStats(), GetLogs()]
     return made
@@ -162,6 +164,31 @@ def test_another_policy_decides_open_connections_again() -> None:
     (after,) = made.events()
     assert after.connection is before.connection
     assert (after.connection.verdict, after.connection.rule) == (Verdict.PERMANENT_BLOCK, "default")
+
+
+def test_another_world_decides_open_connections_again() -> None:
+    names = Policy.parse(
+        "version = 1\n[list.bad]\npath = 'x'\n[[rule]]\nname = 'bad'\nlist = 'bad'\nverdict = 'block'"
+    )
+    made = Owner(
+        names,
+        timeout=SECOND,
+        on_timeout=Verdict.PERMANENT_DROP,
+        identify=Process,
+        world=World({"bad": Union()}),
+    )
+    commands(made)
+    assert give(made, 0, asked(1, 443)) == [VerdictCommand(1, Verdict.PERMANENT_ACCEPT)]
+    reader = Reader("list", FORMATS["networks"])
+    reader.feed(socket.inet_ntoa(THEM).encode())
+    full = World({"bad": Union([reader.finish()])})
+    made.look_into(full)
+    assert commands(made) == [ClearCache()]
+    assert give(made, 1, asked(2, 443)) == [VerdictCommand(2, Verdict.PERMANENT_BLOCK)]
+    made.load(names)
+    assert give(made, 2, asked(3, 443)) == [ClearCache(), VerdictCommand(3, Verdict.PERMANENT_ACCEPT)]
+    made.load(names, full)
+    assert give(made, 3, asked(4, 443))[1:] == [VerdictCommand(4, Verdict.PERMANENT_BLOCK)]
 
 
 def test_an_end_is_told_with_its_totals() -> None:

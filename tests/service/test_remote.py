@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from livelab import PATIENCE, Agent, eventually, new_name, scope_of
+from mmdb import write_mmdb
 from tidewaiter.driver.core import Decided, Ended
 from tidewaiter.host.processes import user_name
 from tidewaiter.lab import plan
@@ -25,6 +26,7 @@ from tidewaiter.policy.document import Policy
 from tidewaiter.protocol import command
 from tidewaiter.protocol.command import VerdictCommand
 from tidewaiter.protocol.info import ConnectionInfo, LogLine, PayloadLayer, Severity, encode
+from tidewaiter.service import keeper
 from tidewaiter.service import remote as module
 from tidewaiter.service.device import DeviceError, DeviceServer
 from tidewaiter.service.engine import Settings
@@ -112,6 +114,38 @@ def test_another_policy_holds_for_open_connections(world: World, agent: Agent, p
             PATIENCE,
         )
         assert agent.do("tcp", (plan.ECHO.v4, 7)).error is not None
+
+
+@pytest.mark.live
+def test_it_looks_into_lists_and_where_addresses_are(
+    world: World, agent: Agent, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LOOK", 0.05)
+    policy, bad = tmp_path / "policy.toml", tmp_path / "bad.txt"
+    write_mmdb(tmp_path / "c.mmdb", {f"{plan.TLS.v4}/32": {"country": {"iso_code": "KP"}}})
+    bad.write_text("198.51.100.1\n")
+    policy.write_text(
+        "version = 1\n[list.bad]\npath = 'bad.txt'\n[geography]\ncountry = 'c.mmdb'\n"
+        "[[rule]]\nname = 'listed'\nlist = 'bad'\nverdict = 'block'\n"
+        "[[rule]]\nname = 'there'\ncountry = 'KP'\nverdict = 'block'\n"
+    )
+    with serving(world, path), owning(path, Policy.load(policy)) as remote:
+        made = agent.do("tcp", (plan.ECHO.v4, 7), say="hello")
+        other = agent.do("tcp", (plan.WEB.v4, 7), say="hello")
+        assert (made.heard, other.heard) == ("hello", "hello")
+        assert agent.do("tcp", (plan.TLS.v4, 7)).error == "ConnectionRefusedError"
+        (tmp_path / "new").write_text(f"{plan.ECHO.v4}\n")
+        (tmp_path / "new").replace(bad)
+        eventually(
+            lambda: agent.do("say", of=made.id, say="again", timeout=0.3).error is not None,
+            "it is cut off",
+            PATIENCE,
+        )
+        assert agent.do("tcp", (plan.ECHO.v4, 7)).error == "ConnectionRefusedError"
+        assert agent.do("say", of=other.id, say="more").heard == "more"
+        rules = {connection.rule for connection in remote.about(Decided, 7)}
+        assert rules == {"default", "listed", "there"}
+    assert remote.notices == [f"list 'bad' from {bad}: 0 names and 1 ranges of addresses (networks)"]
 
 
 @pytest.mark.live

@@ -9,12 +9,19 @@ import click
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.options import VERDICTS, load_policy, scope_options, waiting_options
+from tidewaiter.cli.options import (
+    VERDICTS,
+    load_policy,
+    scope_options,
+    state_folder,
+    state_option,
+    waiting_options,
+)
 from tidewaiter.cli.watching import changes, signals
-from tidewaiter.host import state
 from tidewaiter.host.privileges import drop_privileges, missing_privileges
 from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.host.scope import Scope
+from tidewaiter.host.state import RUN
 from tidewaiter.kernel import bpffs
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.policy.document import Policy
@@ -26,7 +33,7 @@ from tidewaiter.service.systemd import notify, passed_socket, path_of
 
 _LOOK = 0.2
 _PORT = click.IntRange(1, 65535)
-_DEVICE = state.RUN / "device"
+_DEVICE = RUN / "device"
 
 
 def _access(_context: click.Context, _parameter: click.Parameter, value: str) -> Access:
@@ -71,6 +78,7 @@ def _access(_context: click.Context, _parameter: click.Parameter, value: str) ->
 )
 @scope_options
 @waiting_options
+@state_option
 def driver(
     device: Path | None,
     access: Access,
@@ -86,6 +94,7 @@ def driver(
     timeout: float,
     on_timeout: str,
     held: int,
+    state: Path | None,
 ) -> None:
     """Hold new connections for whoever owns the device.
 
@@ -120,6 +129,7 @@ def driver(
                     on_timeout=VERDICTS[on_timeout],
                     held=held,
                     redirect=ports,
+                    state=state_folder(state, name),
                 )
             except ValueError as error:
                 raise Failure(str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -97,6 +98,33 @@ firewall_options = _together(
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
 )
 """``--policy``, `waiting_options` and ``--json``."""
+
+
+state_option = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where lists are kept for the next start.  "
+    "[default: /var/lib/tidewaiter/NAME; of an ordinary user: ~/.local/state/tidewaiter/NAME]",
+)
+"""``--state``, which `state_folder` completes."""
+
+
+def state_folder(given: Path | None = None, name: str = "host") -> Path | None:
+    """The folder for what is to outlast a firewall: as said, as systemd says (StateDirectory=), or the user's own.
+
+    None for a user who has no home.
+    """
+    if given is not None:
+        return given
+    if said := os.environ.get("STATE_DIRECTORY"):
+        return Path(said.partition(":")[0], name)
+    if os.geteuid() == 0:
+        return Path("/var/lib/tidewaiter", name)
+    try:
+        own = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
+    except RuntimeError:
+        return None
+    return Path(own, "tidewaiter", name)
 
 
 def load_policy(path: str | None) -> Policy:

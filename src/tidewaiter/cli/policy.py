@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from tidewaiter.cli.help import HELP
+from tidewaiter.cli.options import state_folder
 from tidewaiter.cli.policy_edit import add, diff, disable, enable, history, move, remove, undo
 from tidewaiter.cli.policy_import import export, import_group
 from tidewaiter.cli.printable import printable
+from tidewaiter.lists import Union
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Policy, PolicyError, compile_tables
 from tidewaiter.policy.connection import read_connection
@@ -22,7 +24,7 @@ from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.schema import schema
 from tidewaiter.policy.tables import KERNEL_CAPACITY
 from tidewaiter.policy.trial import TrialError, load_trials, try_out
-from tidewaiter.policy.world import world_of
+from tidewaiter.service.world import read_world
 
 _SHOWN = 20
 
@@ -90,7 +92,7 @@ def explain(file: str, as_json: bool, connections: tuple[str, ...]) -> None:
       tidewaiter policy explain --policy policy.toml '{"program": "/usr/bin/curl", "remote": "192.0.2.1:443"}'
     """
     found = loaded(file)
-    explainer, failed = Explainer(found, world_of(found, say)), False
+    explainer, failed = Explainer(found, read_world(found, state_folder(), say)), False
     for text in _each(connections):
         try:
             explanation = explainer.explain(read_connection(text))
@@ -147,7 +149,7 @@ def test(file: str, policy_file: str | None, as_json: bool) -> None:
         say(str(error))
         sys.exit(2)
     found = loaded(policy_file or str(Path(file).parent / trials.policy))
-    results = try_out(found, world_of(found, say), trials)
+    results = try_out(found, read_world(found, state_folder(), say), trials)
     for result in results:
         if as_json:
             click.echo(json.dumps(result.as_object()))
@@ -170,11 +172,17 @@ def compile_(file: str, stats: bool, as_json: bool) -> None:
     Example:
       tidewaiter policy compile --stats policy.toml
     """
-    found = measure(loaded(file))
+    one = loaded(file)
+    found = measure(one)
+    lists = read_world(one, state_folder(), say).lists if stats or as_json else {}
+    sizes = {name: members.sizes for name, members in lists.items() if isinstance(members, Union)}
     if as_json:
-        click.echo(json.dumps(found.as_object()))
-    else:
-        click.echo("\n".join(found.lines(details=stats)))
+        listed = {name: {"names": names, "ranges": ranges} for name, (names, ranges) in sizes.items()}
+        click.echo(json.dumps({**found.as_object(), "lists": listed}))
+        return
+    click.echo("\n".join(found.lines(details=stats)))
+    for name, (names, ranges) in sizes.items():
+        click.echo(printable(f"  list {name:<9} {names:>9,} names {ranges:>9,} ranges of addresses"))
 
 
 @policy.command("schema", context_settings=HELP)

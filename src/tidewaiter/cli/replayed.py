@@ -13,14 +13,16 @@ from tidewaiter.replay.capture import Capture, CaptureError
 from tidewaiter.replay.player import Said, play
 from tidewaiter.replay.programs import programs_file, read_programs
 from tidewaiter.service.report import Clock, Reporter
+from tidewaiter.service.world import read_world
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "capture.pcap"
 
 
-def replay_example(missing: str, policy: Policy, output: Output) -> None:
+def replay_example(missing: str, policy: Policy, output: Output, state: Path | None = None) -> None:
     """Replays the shipped capture through the same driver and policy that live traffic goes through.
 
-    Raises Failure if the capture is not there (an installed package ships none) or damaged.
+    ``state`` is where lists of servers are kept. Raises Failure if the capture is not there (an installed package ships
+    none) or damaged.
     """
     if not EXAMPLE.exists():
         raise Failure(missing)
@@ -28,9 +30,11 @@ def replay_example(missing: str, policy: Policy, output: Output) -> None:
     output.put(reporter.notice(missing))
     output.put(reporter.notice(f"This is a replay of {EXAMPLE.name}, not your traffic:"))
     asked = set()
+    world = read_world(policy, state, lambda text: output.put(reporter.notice(text)))
     try:
         with EXAMPLE.open("rb") as file:
-            for event in play(Capture(file), policy, programs=read_programs(programs_file(EXAMPLE))):
+            programs = read_programs(programs_file(EXAMPLE))
+            for event in play(Capture(file), policy, programs=programs, world=world):
                 if isinstance(event, Said):
                     if event.decision.answer is Answer.ASK:
                         asked.add(event.connection.id)

@@ -10,7 +10,14 @@ from click.core import ParameterSource
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy, scope_options
+from tidewaiter.cli.options import (
+    VERDICTS,
+    firewall_options,
+    load_policy,
+    scope_options,
+    state_folder,
+    state_option,
+)
 from tidewaiter.cli.output import Output
 from tidewaiter.cli.replayed import replay_example
 from tidewaiter.cli.watching import changes, signals
@@ -51,6 +58,7 @@ _OF_THE_DRIVER = ("mode", "cgroup", "netns", "name", "fail")
     "--quiet", is_flag=True, help="Print no events: what the kernel decides then costs user space nothing."
 )
 @firewall_options
+@state_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -66,12 +74,13 @@ def run(
     on_timeout: str,
     held: int,
     as_json: bool,
+    state: Path | None,
 ) -> None:
     """Guard this host, or watch it.
 
     Each connection is a line when it is decided, and another with its totals when it ends. The policy file is read
-    again when it changes, or on SIGHUP; a bad one is reported and the old one stays. Ctrl-C stops and takes
-    everything away. Privileges that are not needed are given away first (docs/reference/privileges.md).
+    again when it changes, or on SIGHUP, and so are its lists; a bad one is reported and the old one stays. Ctrl-C stops
+    and takes everything away. Privileges that are not needed are given away first (docs/reference/privileges.md).
 
     \b
     Examples:
@@ -86,7 +95,7 @@ def run(
     missing = "" if device else missing_privileges(entering=netns is not None)
     if missing and mode == Mode.OBSERVE:
         with one_sentence():
-            replay_example(missing, load_policy(policy_file), output)
+            replay_example(missing, load_policy(policy_file), output, state_folder(state))
         return
     if missing:
         raise Failure(missing)
@@ -104,6 +113,7 @@ def run(
                 timeout=timeout,
                 on_timeout=VERDICTS[on_timeout],
                 held=held,
+                state=state_folder(state, name),
             )
             reporter = Reporter(observe=mode == Mode.OBSERVE)
 

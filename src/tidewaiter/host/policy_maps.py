@@ -63,6 +63,12 @@ def write_policy(kernel: Kernel, tables: KernelTables) -> int:
     return epoch
 
 
+def new_epoch(kernel: Kernel) -> None:
+    """The same policy, and each cached verdict is decided again: what its rules are looked up in has changed."""
+    epoch = int((kernel.map("config").read(value=0) or {})["epoch"])
+    set_config(kernel, epoch=epoch + 2 & 0xFFFFFFFF)  # the maps' generation stays
+
+
 def set_config(kernel: Kernel, **fields: int) -> None:
     """Changes fields of struct tw_config."""
     config = kernel.map("config")

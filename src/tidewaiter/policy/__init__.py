@@ -5,9 +5,9 @@
 objects in Python. A `Classifier` decides by it in Python, one `index` for each dimension; `compile_tables`
 gives the same bit sets in the form that the kernel evaluates. `explain`, `trial`, `measure` and `schema` say
 what a policy does; `edit`, `versions` and `spelling` change and write it; `opensnitch` and `portmaster` take
-others over. Files are read and written where a policy is loaded, changed or given its lists (`world`); nothing
-here does I/O while it decides, and none of it reads a clock. It may import `tidewaiter.model` and
-`tidewaiter.protocol` only.
+others over. Policy files are read and written where one is loaded or changed; what rules look things up in (lists,
+where addresses are) is read by others and given as a `World`. Nothing here does I/O while it decides, and none of
+it reads a clock. It may import `tidewaiter.model` and `tidewaiter.protocol` only.
 """
 
 from tidewaiter.policy.classifier import Classifier

@@ -71,6 +71,15 @@ class Classifier:
         self._policy = policy
         self._refresh(Change(first, end, new_end, entered))
 
+    def look_into(self, world: World) -> None:
+        """Takes another world: the rules stay, and what they are looked up in is new."""
+        self._world = world
+        # the one that most rules name first: what it leaves is short, and what follows is quick
+        ordered = sorted(self._indexes.values(), key=lambda index: -len(index.named))
+        self._looks: list[tuple[Callable[[Any], int], Callable[[Facts], Any]]] = [
+            (index.look, index.dimension.getter(world)) for index in ordered
+        ]
+
     @property
     def dimensions(self) -> frozenset[str]:
         """The dimensions that some rule names: what has to be found out about connections."""
@@ -116,11 +125,7 @@ class Classifier:
         for index in self._indexes.values():
             index.refresh(places, length, change)
         self._decisions = [None] * len(rules)
-        # the one that most rules name first: what it leaves is short, and what follows is quick
-        ordered = sorted(self._indexes.values(), key=lambda index: -len(index.named))
-        self._looks: list[tuple[Callable[[Any], int], Callable[[Facts], Any]]] = [
-            (index.look, index.dimension.getter(self._world)) for index in ordered
-        ]
+        self.look_into(self._world)
 
     def _default(self, direction: Direction) -> Decision:
         return Decision(self._policy.default(direction), "", len(self._order) + direction, default=True)

@@ -25,9 +25,9 @@ from tidewaiter.model.packet import MalformedPacket, Packet, TcpFlag, parse_pack
 from tidewaiter.model.process import UNKNOWN
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.names.namer import Namer
-from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.classifier import NOWHERE, Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Decision, Facts
+from tidewaiter.policy.rule import Answer, Decision, Facts, World
 from tidewaiter.policy.scopes import Network
 from tidewaiter.replay.capture import Captured
 from tidewaiter.replay.programs import Programs
@@ -91,7 +91,8 @@ class Player:
     """Plays packets to a driver and answers it by a policy. No input, no output, no clock.
 
     ``programs`` says which program used a local port. ``on_ask`` is the permanent verdict of a connection
-    that the policy would ask about. ``ignored`` counts the packets that belong to no connection: of other
+    that the policy would ask about, ``world`` what its rules are looked up in.
+    ``ignored`` counts the packets that belong to no connection: of other
     protocols, later fragments, damaged ones.
     """
 
@@ -102,13 +103,14 @@ class Player:
         programs: Programs | None = None,
         local: Sequence[Network] = (),
         on_ask: Verdict = Verdict.PERMANENT_ACCEPT,
+        world: World = NOWHERE,
     ) -> None:
         """Raises ValueError for an ``on_ask`` that is not permanent: a replay asks once."""
         if not on_ask.permanent:
             raise ValueError(f"{on_ask.name} is not permanent, so the same question would come again")
         self.ignored = 0
         self.driver = Driver(connections=2 * OPEN + ENDED_CAPACITY)
-        self._classifier = Classifier(policy)
+        self._classifier = Classifier(policy, world)
         self._namer = Namer()
         self._programs = programs or {}
         self._local = local
@@ -240,13 +242,14 @@ def play(
     programs: Programs | None = None,
     local: Sequence[Network] = (),
     on_ask: Verdict = Verdict.PERMANENT_ACCEPT,
+    world: World = NOWHERE,
 ) -> Iterator[Happening]:
     """What would have happened, and did: see `Player` for the arguments and the module for what is whose.
 
     Times of connections are those of the capture, in nanoseconds since 1970. Raises CaptureError where the
     capture is damaged, after what came before.
     """
-    player = Player(policy, programs=programs, local=local, on_ask=on_ask)
+    player = Player(policy, programs=programs, local=local, on_ask=on_ask, world=world)
     for time, data in capture:
         yield from player.packet(time, data)
     yield from player.finish()

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from tidewaiter.driver.core import SECOND, Action, Asked, Decided, Driver, Event
@@ -23,6 +24,7 @@ from tidewaiter.host.install import Installed
 from tidewaiter.host.lookup import MachineLookup
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
+from tidewaiter.host.policy_maps import new_epoch
 from tidewaiter.host.redirect import RedirectPorts, check_ports
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.objects import Mode
@@ -30,9 +32,9 @@ from tidewaiter.model.connection import Connection
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.world import world_of
 from tidewaiter.service.functions import Function, functions_of
 from tidewaiter.service.judge import FIRST_BYTES, NO_REDIRECT, Judge
+from tidewaiter.service.keeper import Keeper
 from tidewaiter.service.naming import Naming
 from tidewaiter.service.recheck import Recheck
 
@@ -69,7 +71,8 @@ class Settings:
 
     ``fail``, "closed" or "open": what happens to what is undecided when we die. ``held`` bounds the packets that wait;
     the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``: where the verdicts that redirect lead
-    to; None: they are not allowed, and what has one is dropped. Raises ValueError for what is none of that.
+    to; None: they are not allowed, and what has one is dropped. ``state``: the folder for what shall be there again at
+    the next start, which is lists; None: nothing is kept. Raises ValueError for what is none of that.
     """
 
     name: str = "host"
@@ -81,6 +84,7 @@ class Settings:
     held: int = 1024
     count_every: float = 0.0
     redirect: RedirectPorts | None = None
+    state: Path | None = None
 
     def __post_init__(self) -> None:
         if self.fail not in ("open", "closed"):
@@ -122,9 +126,10 @@ class Engine:
         self._ask, self._listener, self._ended = ask, listener, ended
         self._policy = policy
         self._naming = Naming()
+        self._keeper = Keeper(settings.state, self._say, lambda: self.command(self._look_around))
         self.judge = Judge(
             policy,
-            world_of(policy, self._say),
+            self._keeper.use(self._keeper.read(policy)),
             MachineLookup(self._say),
             decide,
             otherwise=settings.on_timeout,
@@ -177,11 +182,13 @@ class Engine:
         self._thread.start()
         self._guard.start()
         self._packet_sockets.start()
+        self._keeper.start()
 
     def stop(self) -> list[str]:
         """Resolves what is held as ``fail`` says, and removes everything. Returns what could not be removed."""
         if self._installed is None:
             return []
+        self._keeper.stop()
         self._stopping = True
         self.machine.wake()
         self._thread.join()
@@ -217,14 +224,14 @@ class Engine:
         if not self.running:
             raise RuntimeError("no firewall is in force: load a policy between start and stop")
         done: Future[None] = Future()
-        world = world_of(policy, self._say)  # in this thread: reading lists may take a moment
+        sources = self._keeper.read(policy)  # in this thread: reading lists may take a moment
 
         def change() -> list[Action]:
             try:
                 assert self._installed is not None
                 functions_of(policy)  # what is wrong with them is said before anything changes
                 install.replace_policy(self._installed, policy)
-                self.judge.use(policy, world)
+                self.judge.use(policy, self._keeper.use(sources))
                 self._policy = policy
                 self.machine.name_rules(self._installed.state.rules)
                 self._look_again()
@@ -242,6 +249,14 @@ class Engine:
             self._recheck.close()
         if self.settings.mode is Mode.ENFORCE:
             self._recheck = Recheck(self.machine, self.judge.decision)
+
+    def _look_around(self) -> list[Action]:
+        """What the policy is looked up in has changed: everything is decided again, and what it refuses now is cut."""
+        if self._installed is not None and (world := self._keeper.world()) is not None:
+            self.judge.classifier.look_into(world)
+            new_epoch(self._installed.kernel)
+            self._look_again()
+        return []
 
     def statistics(self) -> dict[str, int]:
         """What has happened so far, the driver's counters and the kernel's."""

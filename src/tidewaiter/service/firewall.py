@@ -108,6 +108,7 @@ class Firewall:
     comes out of `connections`. ``listener`` hears every event in the firewall's thread; with ``watch`` they
     come out of `events`. A question that nobody answers within ``timeout`` seconds is answered by
     ``on_timeout``. The verdicts that redirect lead to the ports of ``redirect``; without, they are not allowed.
+    Lists that the policy names are kept up to date, and in the folder ``state`` for the next start, if there is one.
     ``packet_socket`` hears, in a thread of its own, of packet sockets, which go past every firewall.
     ``fail`` is what happens to new undecided connections when this process dies: "closed"
     or "open". Entering raises KernelError, HoldError, QueueError or StateError with one sentence;
@@ -129,6 +130,7 @@ class Firewall:
         held: int = 1024,
         count_every: float = 0.0,
         redirect: RedirectPorts | None = None,
+        state: str | Path | None = None,
         name: str = "host",
     ) -> None:
         settings = Settings(
@@ -140,6 +142,7 @@ class Firewall:
             held=held,
             count_every=count_every,
             redirect=redirect,
+            state=None if state is None else Path(state),
         )
         self._decide, self._listener, self._watch = decide, listener, watch
         self._questions: _Stream[HeldConnection] = _Stream()

@@ -17,9 +17,9 @@ from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy.classifier import Classifier
+from tidewaiter.policy.classifier import NOWHERE, Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Facts
+from tidewaiter.policy.rule import Facts, World
 from tidewaiter.protocol.command import (
     ClearCache,
     Command,
@@ -40,7 +40,8 @@ _PATIENCE = 2_000_000_000
 
 
 class Owner:
-    """Decides by ``policy``. What it says to ask about waits ``timeout`` nanoseconds and gets ``on_timeout``.
+    """Decides by ``policy``, whose rules are looked up in ``world``. What it says to ask about waits ``timeout``
+    nanoseconds and gets ``on_timeout``.
 
     It knows at most ``room`` connections: the one that was asked about longest ago is forgotten, and its end not told.
     """
@@ -52,11 +53,12 @@ class Owner:
         timeout: int,
         on_timeout: Verdict,
         identify: Callable[[int], Process],
+        world: World = NOWHERE,
         room: int = 65536,
     ) -> None:
         self._timeout, self._on_timeout, self._identify, self._room = timeout, on_timeout, identify, room
         self._functions = functions_of(policy)
-        self._classifier = Classifier(policy.on_this_host())
+        self._classifier = Classifier(policy.on_this_host(), world)
         self._number = 0
         self._events: list[Event] = []
         self._ended: deque[Connection] = deque()
@@ -76,10 +78,15 @@ class Owner:
         self._next_count = 0
         self._send(PrintMemoryStats(), GetLogs())
 
-    def load(self, policy: Policy) -> None:
+    def load(self, policy: Policy, world: World = NOWHERE) -> None:
         """Another policy: every open connection is asked about again with its next packet."""
         self._functions = functions_of(policy)
-        self._classifier = Classifier(policy.on_this_host())
+        self._classifier = Classifier(policy.on_this_host(), world)
+        self._send(ClearCache())
+
+    def look_into(self, world: World) -> None:
+        """The same policy in another world; open connections are asked about again too."""
+        self._classifier.look_into(world)
         self._send(ClearCache())
 
     def receive(self, data: bytes, now: int) -> None:

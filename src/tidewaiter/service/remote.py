@@ -24,8 +24,10 @@ from tidewaiter.model.process import Process
 from tidewaiter.policy.document import Policy
 from tidewaiter.service.device import DeviceError
 from tidewaiter.service.engine import Listener, Settings
+from tidewaiter.service.keeper import Keeper
 from tidewaiter.service.owner import Owner
 from tidewaiter.service.remote_device import become_owner, reach
+from tidewaiter.service.world import Sources
 
 log = logging.getLogger("tidewaiter")
 
@@ -54,13 +56,15 @@ class RemoteEngine:
         notice: Callable[[str], object],
     ) -> None:
         self._path, self._listener, self._notice = path, listener, notice
+        self._keeper = Keeper(settings.state, notice, self._world_changed)
         self._owner = Owner(
             policy,
             timeout=int(settings.timeout * SECOND),
             on_timeout=settings.on_timeout,
             identify=lambda pid: read_process(pid) or Process(pid=pid),
+            world=self._keeper.use(self._keeper.read(policy)),
         )
-        self._policies: deque[Policy] = deque()
+        self._policies: deque[Sources] = deque()
         self._stopping = False
         self.failure: BaseException | None = None
         self._warn(policy)
@@ -75,9 +79,11 @@ class RemoteEngine:
         self._wake = Wake()
         self._thread = threading.Thread(target=self._run, name="tidewaiter-owner", daemon=True)
         self._thread.start()
+        self._keeper.start()
 
     def stop(self) -> list[str]:
         """Lets go of the device; the driver goes on. Returns [], as there is nothing that could be left behind."""
+        self._keeper.stop()
         self._stopping = True
         self._wake.set()
         self._thread.join()
@@ -93,7 +99,7 @@ class RemoteEngine:
     def load(self, policy: Policy) -> None:
         """Puts another policy in force, from any thread; open connections are decided again by it."""
         self._warn(policy)
-        self._policies.append(policy)
+        self._policies.append(self._keeper.read(policy))
         self._wake.set()
 
     def statistics(self) -> dict[str, int]:
@@ -189,7 +195,13 @@ class RemoteEngine:
     def _take_policies(self) -> None:
         self._wake.clear()
         while self._policies:
-            self._owner.load(self._policies.popleft())
+            sources = self._policies.popleft()
+            self._owner.load(sources.policy, self._keeper.use(sources))
+        if (world := self._keeper.world()) is not None:
+            self._owner.look_into(world)
+
+    def _world_changed(self) -> None:
+        self._wake.set()
 
     def _connect(self) -> socket.socket:
         try:
