@@ -26,6 +26,13 @@ def test_what_is_in_any_list_is_in_all_of_them_together() -> None:
     addresses = ("192.0.2.1", "192.0.2.2", "2001:db8::7", "192.0.2.16", "::1")
     assert [both.contains_address(ip_address(one)) for one in addresses] == [True, True, True, False, False]
     assert both.sizes == (2, 3)
+    asked = (
+        ("192.0.2.16", ()),
+        ("192.0.2.2", ()),
+        ("::1", ("c.example", "x.b.example")),
+        ("::1", ("c.example",)),
+    )
+    assert [both.has(ip_address(one).packed, names) for one, names in asked] == [False, True, True, False]
 
 
 def test_an_exception_takes_nothing_from_another_list() -> None:

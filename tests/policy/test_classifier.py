@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strategies import FUZZ
-from tidewaiter.lists import FORMATS, CompiledList, Reader
+from tidewaiter.lists import FORMATS, Reader, Union
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Classifier, Decision, Facts, Policy, PortSpan, Rule, World
 from tidewaiter.policy.classifier import lowest_bit
@@ -131,10 +131,10 @@ def test_ten_thousand_rules_are_cheap() -> None:
 
 
 def test_the_rules_stay_in_another_world() -> None:
-    def listed(text: bytes) -> CompiledList:
+    def listed(text: bytes) -> Union:
         reader = Reader("list", FORMATS["networks"])
         reader.feed(text)
-        return reader.finish()
+        return Union([reader.finish()])
 
     rules = (
         Rule(name="bad", answer=Answer.BLOCK, any_of={"list": ("bad",)}),

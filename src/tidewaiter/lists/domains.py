@@ -72,7 +72,7 @@ class DomainSet:
                 flags = _native.find(self.image, canonical(name))
         except ValueError:  # UnicodeError is one
             return False
-        return listed(flags)
+        return flags != 0 and listed(flags)
 
     def __iter__(self) -> Iterator[NameEntry]:
         """Each name once, in the order of the list."""

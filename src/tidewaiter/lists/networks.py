@@ -57,7 +57,10 @@ class NetworkSet:
 
     def __contains__(self, address: Address) -> bool:
         """Whether an address is listed. An IPv4 address that IPv6 carries is that IPv4 address."""
-        packed = address.packed
+        return self.has(address.packed)
+
+    def has(self, packed: bytes) -> bool:
+        """The same for an address as its bytes in network order."""
         if len(packed) == 4:
             return _native.inside(self.ranges4, packed)
         if packed.startswith(_MAPPED):

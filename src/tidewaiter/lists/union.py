@@ -18,21 +18,27 @@ class Union:
         self._names = tuple(one.domains for one in lists if len(one.domains))
         self._networks = tuple(one.networks for one in lists if len(one.networks))
 
-    # Loops, since a generator would cost as much as looking into a list.
+    def has(self, packed: bytes, names: Iterable[str]) -> bool:
+        """Whether a list has an address, in network order, or one of some host names.
+
+        For each connection each list is asked: hence loops, since a generator would cost as much as looking into one.
+        """
+        for networks in self._networks:
+            if networks.has(packed):
+                return True
+        for listed in self._names:
+            for name in names:
+                if name in listed:
+                    return True
+        return False
 
     def contains_name(self, name: str) -> bool:
         """Whether a list has a host name, in any case, with or without the dot of the root."""
-        for names in self._names:  # noqa: SIM110
-            if name in names:
-                return True
-        return False
+        return any(name in names for names in self._names)
 
     def contains_address(self, address: Address) -> bool:
         """Whether a list has an address."""
-        for networks in self._networks:  # noqa: SIM110
-            if address in networks:
-                return True
-        return False
+        return any(address in networks for networks in self._networks)
 
     @property
     def sizes(self) -> tuple[int, int]:

@@ -126,11 +126,8 @@ def _weekday(facts: Facts) -> int | None:
 
 
 def _lists(facts: Facts, world: World) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, members in world.lists.items()
-        if members.contains_address(facts.remote) or any(map(members.contains_name, facts.names))
-    )
+    packed, names = facts.remote.packed, facts.names
+    return tuple([name for name, members in world.lists.items() if members.has(packed, names)])
 
 
 def _country(facts: Facts, world: World) -> str | None:

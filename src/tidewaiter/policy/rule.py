@@ -226,6 +226,9 @@ class Decision:
 class MemberList(Interface):
     """A list that rules name: of domains, of networks, or of both."""
 
+    def has(self, packed: bytes, names: tuple[str, ...], /) -> bool:
+        """Whether an address, in network order, or one of some names is in it."""
+
     def contains_name(self, name: str, /) -> bool:
         """Whether a name is in it, in small letters and without a dot at its end."""
 
