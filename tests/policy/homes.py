@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 from hypothesis import Phase
@@ -25,6 +25,9 @@ class Listed:
     def __init__(self, lines: Sequence[str]) -> None:
         self._networks = [ip_network(line) for line in lines if line[0].isdigit()]
         self._names = [line for line in lines if not line[0].isdigit()]
+
+    def has(self, packed: bytes, names: tuple[str, ...]) -> bool:
+        return self.contains_address(ip_address(packed)) or any(map(self.contains_name, names))
 
     def contains_name(self, name: str) -> bool:
         return any(f".{name}".endswith(line[1:]) if line[0] == "*" else name == line for line in self._names)
