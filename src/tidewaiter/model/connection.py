@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 from tidewaiter.model._native import ConnectionFields, choices
 from tidewaiter.model.key import HAVE_CONNECTIONS, PROTOCOL, REMOTE_PORT, ConnectionKey, Direction
@@ -24,18 +23,20 @@ class Tier(StrEnum):
 choices(tuple(Direction), tuple(Verdict), (None, *Tier), UNKNOWN, NO_NAME)
 
 
+_last: tuple[bytes, ConnectionKey | None] = b"", None
+
+
 class _Stored(ConnectionFields):
     __slots__ = ()
-
-    _last: ClassVar[tuple[bytes, ConnectionKey | None]] = b"", None
 
     @property
     def key(self) -> ConnectionKey:
         """Made of its bytes when it is asked for. The last one is kept: who decides asks again and again."""
-        flow, key = _Stored._last
+        global _last  # noqa: PLW0603 - in the class it would make Python look up all its attributes anew
+        flow, key = _last
         if key is None or flow is not self.flow:
             key = ConnectionKey.unpack(self.flow)
-            _Stored._last = self.flow, key
+            _last = self.flow, key
         return key
 
 
