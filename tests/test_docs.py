@@ -27,7 +27,7 @@ from tidewaiter.driver.core import Asked, Decided, Driver, Ended
 from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
 from tidewaiter.host import lookup, machine, owners, queue
-from tidewaiter.host.machine import _COUNTERS
+from tidewaiter.kernel.records import COUNTERS
 from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
@@ -130,7 +130,7 @@ def test_every_counter_is_described() -> None:
     of_the_device = [field.name for field in fields(DeviceStatistics)]
     of_the_face = ["questions_dropped", "watched_events_dropped"]
     of_the_host = ["answered", "cut", "queue_full", "queue_overrun"]
-    assert sorted(described) == sorted([*counters, *_COUNTERS, *of_the_device, *of_the_face, *of_the_host])
+    assert sorted(described) == sorted([*counters, *COUNTERS, *of_the_device, *of_the_face, *of_the_host])
 
 
 BOUNDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import threading
@@ -27,6 +28,7 @@ from tidewaiter.driver.core import (
     Remember,
 )
 from tidewaiter.host import install
+from tidewaiter.host import machine as machine_module
 from tidewaiter.host.machine import Machine
 from tidewaiter.kernel import records
 from tidewaiter.kernel.objects import Mode
@@ -193,6 +195,33 @@ def test_what_is_dropped_is_silence(stepper: Stepper, agent: Agent, capture: Cap
     assert result.error == "TimeoutError"
     assert result.seconds >= 1.5
     assert capture.to_port(7) == []
+
+
+def test_what_comes_right_behind_is_answered_in_the_same_call(
+    stepper: Stepper, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = stepper.machine
+    monkeypatch.setattr(machine_module, "_STRETCH", 20 * SECOND)
+    waiting = [agent.start("tcp", ECHO, say="x")]
+    judged: list[Connection] = []
+
+    def judge(connection: Connection, _: bytes) -> Verdict | None:
+        judged.append(connection)
+        if len(judged) == 2:
+            return None
+        waiting.append(agent.start("tcp", ECHO6, say="x"))
+        assert select.select(machine._queues, [], [], PATIENCE)[0]
+        return Verdict.PERMANENT_ACCEPT
+
+    assert select.select(machine._queues, [], [], PATIENCE)[0]
+    assert machine.collect(judge) == []
+    assert [str(one.key.remote) for one in judged] == [ECHO[0], ECHO6[0]]
+    assert machine.unsettled
+    (asked,) = stepper.driver.events()  # the second is for others to act on: it does not wait for a third
+    assert isinstance(asked, Asked)
+    assert asked.connection is judged[1]
+    stepper.answer(asked, Verdict.PERMANENT_ACCEPT)
+    assert [one.result(PATIENCE).heard for one in waiting] == ["x", "x"]
 
 
 def test_a_connection_is_followed_to_its_end(stepper: Stepper, agent: Agent) -> None:

@@ -114,6 +114,23 @@ def test_without_a_record_proc_is_asked(owners: Owners) -> None:
     assert replace(found, parents=()) == replace(us, parents=())
 
 
+def test_a_connection_has_its_process_known_before_or_not(owners: Owners, kernel: Processes) -> None:
+    kernel.put(GONE, "/usr/bin/true", started=5, image=1)
+    fields = {"owner_pid": GONE, "owner_started": 5, "owner_image": 1, "protocol": 6, "rule": 1, "cookie": 9}
+    data = records.CONNECTION.pack(fields | {"family": 4, "namespace": 1})
+    first, second = (owners.connection(data[records.FLOW], data, ("a", "b")) for _ in range(2))
+    assert (
+        first
+        == second
+        == records.connection(data[records.FLOW], records.unpack(data), first.process, ("a", "b"))
+    )
+    assert first.process is second.process
+    assert (first.process.path, first.rule, first.cookie) == ("/usr/bin/true", "b", 9)
+    assert kernel.asked == [GONE]
+    nobody = bytes(records.CONNECTION_SIZE)
+    assert owners.connection(nobody[records.FLOW], nobody, ()).process is UNKNOWN
+
+
 def test_the_cache_is_bounded(owners: Owners, monkeypatch: pytest.MonkeyPatch, kernel: Processes) -> None:
     monkeypatch.setattr(module, "_KEPT", 3)
     for pid in range(GONE, GONE + 4):

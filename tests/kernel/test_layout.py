@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tidewaiter.host import machine, policy_maps
+from tidewaiter.host import policy_maps
 from tidewaiter.kernel import objects, records
 from tidewaiter.kernel.btf import Btf, Member
 from tidewaiter.kernel.objects import Mode
@@ -141,8 +141,8 @@ def test_no_number_of_the_header_is_unknown_to_python(compiled: Compiled) -> Non
         names = [name.removeprefix(prefix) for name in CONSTANTS if name.startswith(prefix)]
         assert sorted(names) == sorted(known.__members__)
     counters = {name: value for name, value in compiled.constants.items() if name.startswith("TW_COUNT_")}
-    assert sorted(counters.values()) == list(range(len(machine._COUNTERS)))
-    assert len(machine._COUNTERS) <= compiled.constants["TW_COUNTERS"]
+    assert sorted(counters.values()) == list(range(len(records.COUNTERS)))
+    assert len(records.COUNTERS) <= compiled.constants["TW_COUNTERS"]
 
 
 def test_the_constants_of_python_are_those_of_the_header(compiled: Compiled) -> None:

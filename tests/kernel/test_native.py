@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 from livelab import loaded
 from strategies import FUZZ, hostile_packets, packets
 from tidewaiter.host.queue import Held, decode, encode_verdicts
-from tidewaiter.kernel import _native
+from tidewaiter.kernel import _native, records
+from tidewaiter.kernel.loader import Kernel
+from tidewaiter.model.connection import Tier
 from tidewaiter.model.packet import MalformedPacket, parse_packet
+from tidewaiter.model.verdict import Verdict
 
 PACKET = 3 << 8
 PACKET_HDR, MARK, PAYLOAD = 1, 3, 10
@@ -293,6 +296,44 @@ def test_an_entry_is_put_as_the_map_does_it() -> None:
         with pytest.raises(OSError, match="Invalid argument") as caught:
             _native.put(namespaces.fd, key, value, 77)
         assert caught.value.errno == errno.EINVAL
+
+
+# --- remember --------------------------------------------------------------------------------------
+
+
+@pytest.mark.live
+@given(
+    st.binary(min_size=records.CONNECTION_SIZE, max_size=records.CONNECTION_SIZE),
+    st.sampled_from(Verdict),
+    st.sampled_from(Tier),
+    u32,
+)
+@settings(max_examples=100 * FUZZ)
+def test_an_answer_goes_to_its_question(
+    kernel: Kernel, data: bytes, verdict: Verdict, tier: Tier, rule: int
+) -> None:
+    pending, cookie = kernel.map("pending"), data[records.COOKIE]
+    answer = (rule, verdict, records.TIER_NUMBERS[tier])
+    assert _native.remember(pending.fd, data, *answer) is False
+    assert pending.get(cookie) is None
+    pending.put(cookie, bytes(records.CONNECTION_SIZE))
+    assert _native.remember(pending.fd, data, *answer) is True
+    assert pending.get(cookie) == records.answered(data, verdict, tier, rule)
+    pending.delete(cookie)
+
+
+@pytest.mark.parametrize("size", [0, 1, records.CONNECTION_SIZE - 1, records.CONNECTION_SIZE + 1])
+def test_an_answer_has_the_size_of_a_connection(size: int) -> None:
+    with pytest.raises(ValueError, match=f"has {records.CONNECTION_SIZE} bytes, not {size}"):
+        _native.remember(-1, bytes(size), 0, 3, 3)
+
+
+def test_an_answer_for_a_map_that_is_none_is_an_error() -> None:
+    with pytest.raises(OSError) as caught:
+        _native.remember(-1, bytes(records.CONNECTION_SIZE), 0, 3, 3)
+    assert caught.value.errno in (errno.EBADF, errno.EPERM)
+    with pytest.raises(OverflowError):
+        _native.remember(-1, bytes(records.CONNECTION_SIZE), 0, 256, 3)
 
 
 def test_a_map_that_is_none_is_an_error() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from strategies import FUZZ, Made, packets, pairs_of_addresses, ports
 from tidewaiter.host.queue import flow_of
 from tidewaiter.kernel import _native, records
 from tidewaiter.kernel.records import Event, EventKind, Flag, Home, Record
-from tidewaiter.model.connection import Tier
+from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Address, ConnectionKey, Direction, address
 from tidewaiter.model.packet import build_udp, parse_packet
 from tidewaiter.model.process import UNKNOWN, Process
@@ -109,6 +110,61 @@ def test_the_model_says_the_same(record: Record) -> None:
     assert (found.opened, found.established, found.ended) == (record.opened, record.established, 0)
     assert (found.sent, found.received, found.cookie) == (record.sent, record.received, record.cookie)
     assert found.id == 0
+
+
+NAMES = tuple(f"rule {number}" for number in range(100))
+
+
+@given(drawn())
+def test_a_process_is_named_by_its_part_of_the_record(record: Record) -> None:
+    data, fields = pack(record), records.CONNECTION
+    group, image = fields.offset("owner_gid") + 4, fields.offset("owner_image")
+    assert records.owner(record) == data[:group] + data[image : image + 4]
+
+
+@given(drawn())
+def test_the_native_twin_makes_the_same_connection(record: Record) -> None:
+    data, process = pack(record), Process(pid=record.pid)
+    flow = data[records.FLOW]
+    expected = records.connection(flow, record, process, NAMES)
+    found = _native.connection(Connection, flow, data, {records.owner(record): process}, NAMES)
+    assert found == expected
+    assert type(found) is Connection
+    assert found.flow is flow
+    assert found.process is process
+    assert (found.name, found.key) == (expected.name, expected.key)
+    assert _native.connection(Connection, flow, data, {}, NAMES) is None
+
+
+@given(
+    st.binary(max_size=400) | st.binary(min_size=records.CONNECTION_SIZE, max_size=records.CONNECTION_SIZE)
+)
+@settings(max_examples=300 * FUZZ)
+def test_no_bytes_make_a_connection_that_cannot_be(data: bytes) -> None:
+    owner = records.owner(records.unpack(data)) if len(data) == records.CONNECTION_SIZE else b""
+    flow = data[records.FLOW]
+    try:
+        found = _native.connection(Connection, flow, data, {owner: UNKNOWN}, NAMES)
+    except ValueError as error:
+        text = f"struct tw_connection has {records.CONNECTION_SIZE} bytes, not {len(data)}"
+        numbers = [f"the {kind} of a connection is not number" for kind in ("direction", "verdict", "tier")]
+        assert str(error) == text or str(error).rpartition(" ")[0] in numbers
+        assert str(error) == text or owner
+    else:
+        assert found == records.connection(flow, records.unpack(data), UNKNOWN, NAMES)
+
+
+def test_what_is_made_is_a_connection() -> None:
+    data = bytes(records.CONNECTION_SIZE)
+    owner = records.owner(records.unpack(data))
+    for kind in (int, object, Process):
+        with pytest.raises(TypeError, match="what is made is no connection"):
+            _native.connection(kind, b"", data, {owner: UNKNOWN}, ())  # type: ignore[arg-type]
+    connection: Any = _native.connection
+    wrong: tuple[Any, ...]
+    for wrong in ((1, b"", data, {}, ()), (Connection, "", data, {}, ()), (Connection, b"", data, (), {})):
+        with pytest.raises(TypeError):
+            connection(*wrong)
 
 
 @given(drawn())

@@ -6,6 +6,7 @@ import mmap
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from livelab import loaded
 from strategies import FUZZ
 from tidewaiter.host.machine import RING_BYTES
-from tidewaiter.kernel import _native, ring
+from tidewaiter.kernel import _native, records, ring
+from tidewaiter.kernel.records import EventKind, Home
 from tidewaiter.kernel.ring import Ring
 
 SIZE = 4096
@@ -173,6 +175,132 @@ def test_the_twins_agree_and_lose_nothing(start: int, steps: list[tuple[str, obj
                 got += found
         assert got == sent
         assert one.consumer == one.producer
+
+
+# --- hear ------------------------------------------------------------------------------------------
+
+HEAR = pytest.mark.parametrize("hear", [ring.hear, _native.hear], ids=["python", "native"])
+Hear = Callable[..., list[bytes]]
+ROOM = 4
+
+
+def event(kind: int, number: int = 1, home: int = Home.SOCKET, time: int = 7) -> bytes:
+    """An event about the connection of a flow with this number."""
+    connection = records.CONNECTION.pack({"namespace": number, "cookie": time, "home": home, "protocol": 6})
+    return records.EVENT.pack({"time": time, "kind": kind})[: -len(connection)] + connection
+
+
+def flow(number: int) -> bytes:
+    return event(0, number)[records.EVENT_FLOW]
+
+
+class Places:
+    """What `hear` is told to look at, and what became of it."""
+
+    def __init__(self, sighted: tuple[int, ...] = (), known: tuple[int, ...] = ()) -> None:
+        self.held: dict[bytes, tuple[bytes, int]] = {}
+        self.sighted = {flow(number): "sighted" for number in sighted}
+        self.known = {flow(number): None for number in known}
+
+    def hear(self, hear: Hear, there: Fake, limit: int = 1024, *, quiet: bool = True) -> list[bytes]:
+        return hear(there.control, there.ring, limit, self.held, self.sighted, self.known, quiet, ROOM)
+
+    def tell(self, hear: Hear, *events: bytes, quiet: bool = True) -> list[bytes]:
+        with fake() as there:
+            assert all(there.put(data) for data in events)
+            return self.hear(hear, there, quiet=quiet)
+
+
+@HEAR
+def test_whose_a_packet_is_gets_its_place(hear: Hear) -> None:
+    places = Places(sighted=(3,), known=(4,))
+    one, two = event(EventKind.HELD, 1), event(EventKind.HELD, 2, time=9)
+    assert places.tell(hear, one, two) == []
+    assert places.held == {
+        flow(1): (one[records.EVENT_CONNECTION], 7),
+        flow(2): (two[records.EVENT_CONNECTION], 9),
+    }
+
+
+@HEAR
+@pytest.mark.parametrize("places", [Places(sighted=(1,)), Places(known=(1,))], ids=["sighted", "known"])
+def test_from_a_question_about_addresses_of_another_on_all_is_returned(hear: Hear, places: Places) -> None:
+    places.held.clear()
+    events = [event(kind, number) for kind, number in ((2, 9), (1, 1), (1, 2), (4, 1), (3, 1))]
+    assert places.tell(hear, event(EventKind.HELD, 5), *events) == events
+    assert list(places.held) == [flow(5)]
+    assert len(places.sighted) + len(places.known) == 1
+
+
+@HEAR
+def test_an_end_that_nobody_wants_to_hear_of_is_all_there_is(hear: Hear) -> None:
+    end, left = event(EventKind.ENDED), event(EventKind.ENDED, home=Home.RELEASED)
+    places = Places(sighted=(1, 2))
+    assert places.tell(hear, end, quiet=False) == [end]
+    assert places.tell(hear, left) == [left]  # its question is left to us
+    assert len(places.sighted) == 2
+    assert places.tell(hear, end) == []
+    assert list(places.sighted) == [flow(2)]
+    assert places.tell(hear, end) == [end]
+
+
+@HEAR
+def test_no_more_are_kept_than_there_is_room_for(hear: Hear) -> None:
+    places = Places()
+    events = [event(EventKind.HELD, number) for number in range(ROOM + 2)]
+    assert places.tell(hear, *events) == events[ROOM:]
+    assert len(places.held) == ROOM
+
+
+@HEAR
+def test_what_is_no_event_is_returned(hear: Hear) -> None:
+    others = [b"", event(EventKind.HELD)[:-1], event(EventKind.ENDED) + b"x", event(77), event(0)]
+    places = Places(sighted=(1,))
+    assert places.tell(hear, *others) == others
+    assert places.held == {}
+    assert len(places.sighted) == 1
+
+
+EVENTS = st.lists(
+    st.binary(max_size=300)
+    | st.builds(
+        event,
+        st.integers(1, 5) | st.integers(0, 255),
+        st.integers(0, 5),
+        st.sampled_from(Home),
+        st.integers(0, 2**64 - 1),
+    ),
+    max_size=14,
+)
+
+
+@given(EVENTS, st.sets(st.integers(0, 5)), st.sets(st.integers(0, 5)), st.booleans(), st.integers(-1, 16))
+@settings(max_examples=300 * FUZZ)
+def test_the_twins_hear_the_same(
+    events: list[bytes], sighted: set[int], known: set[int], quiet: bool, limit: int
+) -> None:
+    one, other = (Places(tuple(sighted), tuple(known)) for _ in range(2))
+    with fake() as here, fake() as there:
+        for data in events:
+            assert here.put(data) == there.put(data)
+        for up_to in (limit, 1024):
+            expected = one.hear(ring.hear, here, up_to, quiet=quiet)
+            assert other.hear(_native.hear, there, up_to, quiet=quiet) == expected
+            assert (one.held, one.sighted) == (other.held, other.sighted)
+            assert list(one.held) == list(other.held)
+            assert here.consumer == there.consumer
+
+
+@pytest.mark.parametrize("wrong", [[], None, "text"])
+def test_places_are_dicts(wrong: object) -> None:
+    with fake() as there:
+        there.put(event(EventKind.HELD))
+        for place in range(3):
+            places: list[Any] = [{}, {}, {}]
+            places[place] = wrong
+            with pytest.raises(TypeError):
+                _native.hear(there.control, there.ring, 9, places[0], places[1], places[2], True, ROOM)
+        assert there.consumer < there.producer
 
 
 @pytest.mark.live

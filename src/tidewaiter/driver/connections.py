@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice, takewhile
 
 from tidewaiter.model.connection import Connection
@@ -41,6 +41,8 @@ class ConnectionCache:
         self._oldest: deque[tuple[bytes, Connection]] = deque()
         self.get = self._connections.get
         """The connection of a flow, or None."""
+        self.by_flow: Mapping[bytes, Connection] = self._connections
+        """The same, to be read only."""
         self._numbers = itertools.count(1)
         self._ended: deque[tuple[int, bytes, Connection]] = deque()
         self.used: OrderedDict[bytes, int] = (

@@ -118,6 +118,8 @@ class Driver:
         self.packets = PacketCache(packets)
         self._waiting = self.packets.by_flow
         self._connections = ConnectionCache(connections)
+        self.known, self.find = self._connections.by_flow, self._connections.get
+        """The connections by flow; the one of a flow, or None."""
         self.number = self._connections.number  # for what is no connection, and is told as one
         self._event_capacity = events
         self._events: list[Event] = []
@@ -292,10 +294,6 @@ class Driver:
         """Where the connection of a flow is (states.py)."""
         known = self._connections.get(flow)
         return State.UNKNOWN if known is None else self._look(flow, known)[0]
-
-    def find(self, flow: bytes) -> Connection | None:
-        """The connection of a flow, if it is known."""
-        return self._connections.get(flow)
 
     def find_open(self, flow: bytes) -> Connection | None:
         """The same, if it has not ended."""

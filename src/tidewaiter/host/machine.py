@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from itertools import takewhile
-from typing import NamedTuple, cast
+from typing import cast
 
 from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
 from tidewaiter.host.cut import Cutter
@@ -41,19 +41,10 @@ IDLE = 0.1
 LINGER = 50
 """Microseconds to stay awake behind a packet."""
 
-_COUNTERS = (
-    "kernel_events_lost",
-    "unheld_dropped",
-    "unheld_passed",
-    "pending_full",
-    "kernel_held",
-    "kernel_refused",
-    "makers_full",
-    "packet_sockets_full",
-    "texts_lost",
-)
 _KEPT = 8192
 _ROUND = 20_000_000  # nanoseconds between two looks at the closed sockets whose packets wait
+_STRETCH = 1_000_000  # nanoseconds for which `collect` goes on while nothing comes that others have to act on
+_PYTHON = Tier.PYTHON  # before Python 3.12 a member costs 100 ns by way of its enum
 _HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)
 
 Token = tuple[int, int]
@@ -62,16 +53,11 @@ Token = tuple[int, int]
 Answers = defaultdict[int, list[tuple[int, int]]]
 """Netfilter verdicts by queue: the kernel's id of the packet, and NF_ACCEPT or NF_DROP."""
 
+Sighted = tuple[bytes, Connection, int]
+"""What was answered on sight, and the driver does not know of yet: as the kernel told of it, the connection, when."""
+
 Judge = Callable[[Connection, bytes], Verdict | None]
 """Answers for a connection and its held packet at once, or with None if that takes longer."""
-
-
-class _Sighted(NamedTuple):
-    """A connection that was answered on sight, and of which the driver does not know yet."""
-
-    data: bytes
-    connection: Connection
-    since: int
 
 
 class Machine:
@@ -100,7 +86,7 @@ class Machine:
         self._known = Known(driver.find)
         self._held: dict[bytes, tuple[bytes, int]] = {}
         self._backlog: list[bytes] = []
-        self._sighted: dict[bytes, _Sighted] = {}
+        self._sighted: dict[bytes, Sighted] = {}
         self._refused: list[tuple[int, bytes]] = []
         self.busy = False
         self.judged: dict[int, Verdict | None] = {}
@@ -131,50 +117,62 @@ class Machine:
     # --- in ------------------------------------------------------------------------------------
 
     def collect(self, judge: Judge) -> list[Action]:
-        """Answers or holds the packets that have come since the last call.
+        """Answers or holds the packets that have come since the last call, and those that come right behind them.
 
         A new connection about which ``judge`` gives a permanent verdict at once is answered here and now, while its
         program waits; the driver hears of it in `settle`, with everything else. The others are held.
         """
+        actions: list[Action] = []
+        self.judged.clear()
+        now = time.monotonic_ns()
+        until = now + _STRETCH
+        while self._answer_next(judge, actions, now) and now < until:
+            now = time.monotonic_ns()
+        return actions
+
+    def _answer_next(self, judge: Judge, actions: list[Action], now: int) -> bool:
+        """One batch. Returns whether there was one and all of it was answered on sight: then no one else has to act."""
         # behind a packet often comes the next; to be woken for it would take longer than to decide
         linger = LINGER // len(self._queues) if self.busy else 0
         batches = [(number, queue.receive(linger)) for number, queue in enumerate(self._queues)]
-        actions = self._sort_events()
-        now = time.monotonic_ns()
-        self.busy = False
-        self.judged.clear()
+        actions += self._sort_events()
+        self.busy, on_sight = False, not actions
         for number, batch in batches:
             answers = []
             for packet, hook, flow, payload in batch:
                 self.busy = True
                 if flow in self._sighted:  # behind one that has just been answered
-                    connection = self._sighted[flow].connection
+                    connection = self._sighted[flow][1]
                     verdict = connection.verdict
                 else:
                     data, since = self._held.pop(flow, (None, now))
-                    known = data is None or self.driver.find_open(flow) is not None
+                    known = flow in self.driver.known and self.driver.find_open(flow) is not None
                     if known or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS:
+                        on_sight = False
                         actions += self._hold((number, packet), hook, flow, data, payload, since)
                         continue
-                    connection = self._connection(flow, data)
+                    connection = self._owners.connection(flow, data, self._rule_names)
                     judged = judge(connection, payload)
                     if judged is None or not judged.permanent:
+                        on_sight = False
                         self._known.ask(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
                         continue
                     verdict = connection.verdict = judged
-                    connection.tier = Tier.PYTHON
+                    connection.tier = _PYTHON
                     self._verdicts.write(data, connection, verdict, self._rule_numbers)
-                    self._sighted[flow] = _Sighted(data, connection, since)
-                answers.append((packet, NF_ACCEPT if verdict.passes else NF_DROP))
-                if verdict.rejects_for(connection.direction):
+                    self._sighted[flow] = data, connection, since
+                passes = verdict.passes
+                answers.append((packet, NF_ACCEPT if passes else NF_DROP))
+                if not passes and verdict.rejects_for(connection.direction):
                     self._refused.append((number, payload))
             if answers:
                 self._answered += len(answers)
                 self._queues[number].answer(answers)
-        self._refuse()
-        return actions
+        if self._refused:
+            self._refuse()
+        return self.busy and on_sight
 
     def settle(self) -> list[Action]:
         """Tells the driver of everything else that has happened since the last call."""
@@ -237,7 +235,9 @@ class Machine:
         settled needs no settling at all.
         """
         actions: list[Action] = []
-        for data in self._ring.drain():
+        for data in self._ring.hear(
+            self._held, self._sighted, self.driver.known, quiet=self._quiet, room=_KEPT
+        ):
             kind, flow = data[records.EVENT_KIND], data[records.EVENT_FLOW]
             if kind == _ENDED and self._quiet and flow in self._sighted and data[_EVENT_HOME] != _RELEASED:
                 del self._sighted[flow]
@@ -295,8 +295,7 @@ class Machine:
         return self.driver.packet(flow, known, token, payload, now)
 
     def _connection(self, name: bytes, data: bytes) -> Connection:
-        record = records.unpack(data)
-        return records.connection(records.flow_of(name), record, self._owners.of(record), self._rule_names)
+        return self._owners.connection(records.flow_of(name), data, self._rule_names)
 
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
@@ -379,7 +378,7 @@ class Machine:
 
     def statistics(self) -> dict[str, int]:
         """The driver's counters and the kernel's (enum tw_counter), by name."""
-        kernel = {name: self._counters.sum(value=number) for number, name in enumerate(_COUNTERS)}
+        kernel = {name: self._counters.sum(value=number) for number, name in enumerate(records.COUNTERS)}
         ours = {"answered": self._answered, "cut": self.cutter.count}
         return asdict(self.driver.statistics) | kernel | ours
 

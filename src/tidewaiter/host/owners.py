@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tidewaiter.host.processes import TICK, Processes
-from tidewaiter.kernel import records
+from tidewaiter.kernel import _native, records
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.records import Record
+from tidewaiter.model.connection import Connection
 from tidewaiter.model.process import UNKNOWN, Process
 
 _KEPT = 4096
@@ -26,19 +27,28 @@ class Owners:
     def __init__(self, kernel: Kernel) -> None:
         self._map = kernel.map("processes")
         self._processes = Processes()
-        self._known: OrderedDict[tuple[int, ...], Process] = OrderedDict()
+        self.known: OrderedDict[bytes, Process] = OrderedDict()
+        """By `records.owner`."""
 
     def of(self, record: Record) -> Process:
         """The process as it was when the connection began; UNKNOWN if nobody knows."""
         if not record.pid:
             return UNKNOWN
-        name = (record.pid, record.started, record.image, record.uid, record.gid, record.cgroup)
-        process = self._known.get(name)
+        name = records.owner(record)
+        process = self.known.get(name)
         if process is None:
-            process = self._known[name] = self._find(record)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
+            process = self.known[name] = self._find(record)
+            if len(self.known) > _KEPT:
+                self.known.popitem(last=False)
         return process
+
+    def connection(self, flow: bytes, data: bytes, rules: tuple[str, ...]) -> Connection:
+        """`records.connection` of struct tw_connection, with its process."""
+        found = _native.connection(Connection, flow, data, self.known, rules)
+        if found is None:  # nobody has asked for this process yet
+            record = records.unpack(data)
+            found = records.connection(flow, record, self.of(record), rules)
+        return found
 
     def _find(self, record: Record) -> Process:
         data = self._map.get(struct.pack("<I", record.pid))

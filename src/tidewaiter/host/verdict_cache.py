@@ -19,6 +19,7 @@ from tidewaiter.model.verdict import Verdict
 
 _BPF_ANY, _BPF_EXIST = 0, 2
 _PROTOCOL = records.CONNECTION.offset("protocol")
+_TCP, _SOCKET = int(Protocol.TCP), int(Home.SOCKET)  # every held connection comes by here
 
 
 class VerdictCache:
@@ -31,7 +32,12 @@ class VerdictCache:
     def write(self, data: bytes, connection: Connection, verdict: Verdict, rules: Mapping[str, int]) -> None:
         """Puts a verdict where the kernel looks for it (portmaster-kext's cached verdict)."""
         rule = rules.get(connection.rule, records.NO_RULE)
-        value = records.answered(data, verdict, connection.tier or Tier.PYTHON, rule)
+        tier = connection.tier or Tier.PYTHON
+        if data[_PROTOCOL] == _TCP and data[records.HOME] == _SOCKET:
+            # where there is no question any more, the program has given up meanwhile, and its socket is gone
+            _native.remember(self._pending.fd, data, rule, verdict, records.TIER_NUMBERS[tier])
+            return
+        value = records.answered(data, verdict, tier, rule)
         home = data[records.HOME]
         if data[_PROTOCOL] not in HAVE_CONNECTIONS:
             self._answer_packet(data, verdict)

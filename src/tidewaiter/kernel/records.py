@@ -53,6 +53,19 @@ class EventKind(IntEnum):
 TIERS = {1: Tier.CACHE, 2: Tier.KERNEL, 3: Tier.PYTHON}
 TIER_NUMBERS = {tier: number for number, tier in TIERS.items()}
 NO_RULE = 0xFFFFFFFF
+COUNTERS = (
+    "kernel_events_lost",
+    "unheld_dropped",
+    "unheld_passed",
+    "pending_full",
+    "kernel_held",
+    "kernel_refused",
+    "makers_full",
+    "packet_sockets_full",
+    "texts_lost",
+)
+"""enum tw_counter, as statistics call them."""
+
 SCOPE_NAMESPACE = 1 << 63
 
 _types = objects.types()
@@ -80,6 +93,7 @@ FLAGS = CONNECTION.offset("flags")
 CLOSING = CONNECTION.offset("closing")
 _RULE_TO_TIER = _span("rule", "tier", 1)
 _ANSWER = struct.Struct("<IBB")
+_OWNER = struct.Struct("<QQIIII")
 EVENT_KIND = EVENT.offset("kind")
 """Where the low byte of an event's kind is: all there is of it."""
 
@@ -207,6 +221,11 @@ def flow_of(name: bytes) -> bytes:
 def ends_with_socket(connection: bytes) -> bool:
     """Whether a socket takes it along: datagrams may be for many peers; and so does what was forwarded for one."""
     return connection[FLOW][PROTOCOL] != Protocol.TCP or connection[_DIRECTION] == Direction.FORWARD
+
+
+def owner(record: Record) -> bytes:
+    """What names its process: after an exec it is another program, and it may change user, group and control group."""
+    return _OWNER.pack(record.started, record.cgroup, record.pid, record.uid, record.gid, record.image)
 
 
 def answered(connection: bytes, verdict: Verdict, tier: Tier, rule: int = NO_RULE) -> bytes:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Mapping
+from typing import Any
 
-from tidewaiter.kernel import _native
+from tidewaiter.kernel import _native, records
+from tidewaiter.kernel.records import EventKind, Home
 
 _BUSY, _DISCARDED, _HEADER = 1 << 31, 1 << 30, 8
 
@@ -27,6 +30,24 @@ class Ring:
     def drain(self, limit: int = 1024) -> list[bytes]:
         """The records that are there, at most ``limit``, oldest first."""
         return _native.drain(self._control, self._ring, limit)
+
+    def hear(
+        self,
+        held: dict[bytes, tuple[bytes, int]],
+        sighted: dict[bytes, Any],
+        known: Mapping[bytes, object],
+        *,
+        quiet: bool,
+        room: int,
+    ) -> list[bytes]:
+        """The events that are there, oldest first, but for those that can be put in their places at once.
+
+        That of a packet on its way is put into ``held``: its connection as the kernel tells of it, and the time, by its
+        flow; not when there are ``room`` already, and not when it may have been another's before: when its flow is
+        among ``sighted`` or ``known``. From such a one on all are returned. An end takes its connection out of
+        ``sighted`` when nobody wants to hear of it (``quiet``).
+        """
+        return _native.hear(self._control, self._ring, 1024, held, sighted, known, quiet, room)
 
     def skip(self) -> None:
         """Forgets what is there: events from before our time."""
@@ -55,3 +76,32 @@ def drain(control: mmap.mmap, ring: mmap.mmap, limit: int) -> list[bytes]:
         consumer += size + _HEADER + 7 & ~7
         struct.pack_into("Q", control, 0, consumer)
     return records
+
+
+def hear(
+    control: mmap.mmap,
+    ring: mmap.mmap,
+    limit: int,
+    held: dict[bytes, tuple[bytes, int]],
+    sighted: dict[bytes, Any],
+    known: Mapping[bytes, object],
+    quiet: bool,
+    room: int,
+) -> list[bytes]:
+    """The reference of `_native.hear`; see `Ring.hear`."""
+    rest: list[bytes] = []
+    ordered = False
+    for data in drain(control, ring, limit):
+        if len(data) != records.EVENT.size or ordered:
+            rest.append(data)
+            continue
+        kind, connection, now = records.event(data)
+        flow, left_to_us = connection[records.FLOW], connection[records.HOME] == Home.RELEASED
+        if kind == EventKind.HELD and not (flow in sighted or flow in known or len(held) >= room):
+            held[flow] = connection, now
+        elif kind == EventKind.ENDED and quiet and flow in sighted and not left_to_us:
+            del sighted[flow]
+        else:
+            ordered = kind == EventKind.HELD
+            rest.append(data)
+    return rest

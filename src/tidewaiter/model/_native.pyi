@@ -18,6 +18,9 @@ def choices(
 ) -> None:
     """What these fields may be, called once. Unless told they are the first of each, ``nobody`` and ``no_name``."""
 
+make: object
+"""A capsule: how another native module makes a connection (native/connection.h)."""
+
 class ConnectionFields:
     """The storage of a `Connection`: 136 bytes, numbers from 0 to 2**64 - 1 (``epoch``: 2**32 - 1)."""
 

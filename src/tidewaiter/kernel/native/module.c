@@ -10,6 +10,9 @@ static PyMethodDef methods[] = {
 	{ "receive", native_receive, METH_VARARGS, "Held packets that wait on a queue socket." },
 	{ "answer", native_answer, METH_VARARGS, "Verdicts for held packets." },
 	{ "drain", native_drain, METH_VARARGS, "Records of a ring buffer." },
+	{ "hear", native_hear, METH_VARARGS, "Events of the ring buffer, those about new connections put in their places." },
+	{ "connection", native_connection, METH_VARARGS, "A connection of the kernel's record of it." },
+	{ "remember", native_remember, METH_VARARGS, "A verdict into the kernel's map of questions." },
 	{ "put", native_put, METH_VARARGS, "One entry into an eBPF map." },
 	{ NULL, NULL, 0, NULL },
 };

@@ -4,8 +4,7 @@
  * what is one of a few as its place among them. As objects of Python they take four times as much, and a firewall
  * knows 65,536 connections.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "connection.h"
 #include <limits.h>
 #include <stddef.h>
 #include <structmember.h>
@@ -28,7 +27,7 @@ struct choice {
 static struct choice direction = { "direction", offsetof(struct fields, direction), NULL };
 static struct choice verdict = { "verdict", offsetof(struct fields, verdict), NULL };
 static struct choice tier = { "tier", offsetof(struct fields, tier), NULL };
-static PyObject *nobody, *no_name;
+static PyObject *nobody, *no_name, *fields_type;
 
 static PyObject *get_choice(PyObject *self, void *closure)
 {
@@ -111,6 +110,44 @@ static PyObject *fields_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	    (its_tier && set_choice(object, its_tier, &tier)))
 		Py_CLEAR(object);
 	return object;
+}
+
+static int is_chosen(const struct choice *choice, unsigned char place)
+{
+	if (choice->members && place < PyTuple_Size(choice->members))
+		return 1;
+	PyErr_Format(PyExc_ValueError, "the %s of a connection is not number %d", choice->name, place);
+	return 0;
+}
+
+static PyObject *make(PyObject *type, PyObject *flow, PyObject *process, PyObject *rule, const struct numbers *numbers)
+{
+	struct fields *self;
+
+	if (!PyType_IsSubtype((PyTypeObject *)type, (PyTypeObject *)fields_type)) {
+		PyErr_SetString(PyExc_TypeError, "what is made is no connection");
+		return NULL;
+	}
+	if (!is_chosen(&direction, numbers->direction) || !is_chosen(&verdict, numbers->verdict) ||
+	    !is_chosen(&tier, numbers->tier))
+		return NULL;
+	self = (struct fields *)((allocfunc)PyType_GetSlot((PyTypeObject *)type, Py_tp_alloc))((PyTypeObject *)type, 0);
+	if (!self)
+		return NULL;
+	self->flow = Py_NewRef(flow);
+	self->process = Py_NewRef(process);
+	self->rule = Py_NewRef(rule);
+	self->name = Py_NewRef(no_name);
+	self->cookie = numbers->cookie;
+	self->opened = numbers->opened;
+	self->established = numbers->established;
+	self->sent = numbers->sent;
+	self->received = numbers->received;
+	self->epoch = numbers->epoch;
+	self->direction = numbers->direction;
+	self->verdict = numbers->verdict;
+	self->tier = numbers->tier;
+	return (PyObject *)self;
 }
 
 static int fields_traverse(PyObject *object, visitproc visit, void *arg)
@@ -198,9 +235,12 @@ static PyModuleDef definition = { PyModuleDef_HEAD_INIT, .m_name = "_native", .m
 PyMODINIT_FUNC PyInit__native(void)
 {
 	PyObject *module = PyModule_Create(&definition), *type = PyType_FromSpec(&spec);
+	PyObject *capsule = PyCapsule_New((void *)make, MAKE_CAPSULE, NULL);
 
-	if (!module || !type || PyModule_AddObjectRef(module, "ConnectionFields", type))
+	if (!module || !type || PyModule_AddObjectRef(module, "ConnectionFields", type) ||
+	    PyModule_AddObjectRef(module, "make", capsule))
 		Py_CLEAR(module);
-	Py_XDECREF(type);
+	fields_type = type; /* for good */
+	Py_XDECREF(capsule);
 	return module;
 }
