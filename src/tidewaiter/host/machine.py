@@ -134,10 +134,13 @@ class Machine:
         """One batch. Returns whether there was one and all of it was answered on sight: then no one else has to act."""
         # behind a packet often comes the next; to be woken for it would take longer than to decide
         linger = LINGER // len(self._queues) if self.busy else 0
-        batches = [(number, queue.receive(linger)) for number, queue in enumerate(self._queues)]
-        actions += self._sort_events()
+        batches = []
+        for queue in self._queues:
+            batches.append(queue.receive(linger))  # noqa: PERF401 - quicker
+        if events := self._ring.hear(self._held, self._sighted, self.driver.known, self._quiet, _KEPT):
+            actions += self._sort(events)
         self.busy, on_sight = False, not actions
-        for number, batch in batches:
+        for number, batch in enumerate(batches):
             answers = []
             for packet, hook, flow, payload in batch:
                 self.busy = True
@@ -228,16 +231,14 @@ class Machine:
                 actions += self.driver.decided(flow, connection, now)
         return actions
 
-    def _sort_events(self) -> list[Action]:
-        """Finds the owners of held packets among the events; the rest waits for `settle`.
+    def _sort(self, events: list[bytes]) -> list[Action]:
+        """Finds the owners of held packets among the events that `Ring.hear` has left; the rest waits for `settle`.
 
         Most connections of a busy host are short: when nobody listens, one that ended before its beginning was
         settled needs no settling at all.
         """
         actions: list[Action] = []
-        for data in self._ring.hear(
-            self._held, self._sighted, self.driver.known, quiet=self._quiet, room=_KEPT
-        ):
+        for data in events:
             kind, flow = data[records.EVENT_KIND], data[records.EVENT_FLOW]
             if kind == _ENDED and self._quiet and flow in self._sighted and data[_EVENT_HOME] != _RELEASED:
                 del self._sighted[flow]

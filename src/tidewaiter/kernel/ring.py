@@ -10,12 +10,14 @@ from __future__ import annotations
 import mmap
 import struct
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from tidewaiter.kernel import _native, records
 from tidewaiter.kernel.records import EventKind, Home
 
 _BUSY, _DISCARDED, _HEADER = 1 << 31, 1 << 30, 8
+_LIMIT = 1024
 
 
 class Ring:
@@ -26,28 +28,12 @@ class Ring:
         self._ring = mmap.mmap(
             fd, mmap.PAGESIZE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=mmap.PAGESIZE
         )
+        self.hear = partial(_native.hear, self._control, self._ring, _LIMIT)
+        """The events that are there, oldest first, but those that are put in their places at once: `hear` below."""
 
-    def drain(self, limit: int = 1024) -> list[bytes]:
+    def drain(self, limit: int = _LIMIT) -> list[bytes]:
         """The records that are there, at most ``limit``, oldest first."""
         return _native.drain(self._control, self._ring, limit)
-
-    def hear(
-        self,
-        held: dict[bytes, tuple[bytes, int]],
-        sighted: dict[bytes, Any],
-        known: Mapping[bytes, object],
-        *,
-        quiet: bool,
-        room: int,
-    ) -> list[bytes]:
-        """The events that are there, oldest first, but for those that can be put in their places at once.
-
-        That of a packet on its way is put into ``held``: its connection as the kernel tells of it, and the time, by its
-        flow; not when there are ``room`` already, and not when it may have been another's before: when its flow is
-        among ``sighted`` or ``known``. From such a one on all are returned. An end takes its connection out of
-        ``sighted`` when nobody wants to hear of it (``quiet``).
-        """
-        return _native.hear(self._control, self._ring, 1024, held, sighted, known, quiet, room)
 
     def skip(self) -> None:
         """Forgets what is there: events from before our time."""
@@ -88,7 +74,13 @@ def hear(
     quiet: bool,
     room: int,
 ) -> list[bytes]:
-    """The reference of `_native.hear`; see `Ring.hear`."""
+    """The events that are there, oldest first, but for those that can be put in their places at once.
+
+    That of a packet on its way is put into ``held``: its connection as the kernel tells of it, and the time, by its
+    flow; not when there are ``room`` already, and not when it may have been another's before: when its flow is
+    among ``sighted`` or ``known``. From such a one on all are returned. An end takes its connection out of
+    ``sighted`` when nobody wants to hear of it (``quiet``). The reference of `_native.hear`.
+    """
     rest: list[bytes] = []
     ordered = False
     for data in drain(control, ring, limit):
