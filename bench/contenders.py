@@ -5,6 +5,7 @@ python contenders.py NAME CGROUP NAMESPACE      prints "ready", ends when its st
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ from pathlib import Path
 from tidewaiter import Connection, Firewall, Policy, Scope, Verdict
 from tidewaiter.host import namespace
 from tidewaiter.service.engine import Engine, Settings
+
+NAME = f"bench-{os.getpid()}"  # another benchmark may run beside this one
 
 POLICY = """
 version = 1
@@ -46,14 +49,14 @@ def nothing(_: Scope) -> None:
 
 def kernel(scope: Scope) -> None:
     """T1: a policy with programs, addresses and ports that the kernel evaluates by itself."""
-    with Firewall(Policy.parse(POLICY.format(default="accept")), scope=scope, name="bench"):
+    with Firewall(Policy.parse(POLICY.format(default="accept")), scope=scope, name=NAME):
         _until_told()
 
 
 def kernel_with_events(scope: Scope) -> None:
     """T1 while somebody listens to every event."""
     with Firewall(
-        Policy.parse(POLICY.format(default="accept")), scope=scope, name="bench", listener=lambda _: None
+        Policy.parse(POLICY.format(default="accept")), scope=scope, name=NAME, listener=lambda _: None
     ):
         _until_told()
 
@@ -68,7 +71,7 @@ def python(scope: Scope) -> None:
             return Verdict.PERMANENT_BLOCK
         return Verdict.PERMANENT_ACCEPT
 
-    with Firewall(policy, decide=decide, scope=scope, name="bench"):
+    with Firewall(policy, decide=decide, scope=scope, name=NAME):
         _until_told()
 
 
@@ -82,7 +85,7 @@ def nobody(scope: Scope) -> None:
     def decide(connection: Connection) -> Verdict | None:
         return Verdict.PERMANENT_ACCEPT if connection.key.remote_port == 5001 else None
 
-    engine = Engine(policy, Settings(name="bench", scope=scope), decide=decide)
+    engine = Engine(policy, Settings(name=NAME, scope=scope), decide=decide)
     engine.start()
     try:
         _until_told()

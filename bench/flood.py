@@ -51,20 +51,31 @@ def memory(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / 1e6
 
 
+def processor(pid: int) -> float:
+    """Seconds of a processor that a process has had."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(made: World, load: Path, flood: Path, pid: int) -> dict[str, float]:
-    """One turn: bytes a second alone and under the flood, flows a second, milliseconds to an answer behind it, MB."""
+    """One turn: bytes a second alone and under the flood, flows a second, the share of a processor that the contender
+    takes, milliseconds to an answer behind it, MB.
+    """
     with waiting(made, flood):  # begun under this contender: it knows who waits
         (alone,) = harness.numbers(made, load, "stream", SERVER, PORT, ALONE)
         words = [flood, "in", plan.CLIENT.v4, str(FLOODED), str(SECONDS), str(RATE), "both"]
+        before = processor(pid)
         process = made.popen_server(list(map(str, words)), stdout=subprocess.PIPE)
         (under,) = harness.numbers(made, load, "stream", SERVER, PORT, SECONDS)
         out, _ = process.communicate(timeout=120)
         sent, _, took = map(int, out.split())
+        busy = processor(pid) - before
         service, *_ = harness.numbers(made, load, "connect", SERVER, ASKED, 1)
         return {
             "alone": float(alone),
             "under": float(under),
             "rate": sent / (took / 1e6),
+            "processor": busy / (took / 1e6),
             "service": service / 1e6,
             "memory": memory(pid),
         }
@@ -100,12 +111,23 @@ def main() -> None:
             f"{kept[name]:.2f}",
             f"{harness.ratio(figures, 'under', name, 'nothing'):.2f}",
             f"{middle[name]['rate']:,.0f}",
+            f"{middle[name]['processor']:.0%}",
             f"{middle[name]['service']:.1f}",
             f"{middle[name]['memory']:.0f}",
         ]
         for name in NAMES
     ]
-    columns = ["", "MB/s alone", "under flood", "kept", "× nothing", "flows/s", "then connect ms", "RSS MB"]
+    columns = [
+        "",
+        "MB/s alone",
+        "under flood",
+        "kept",
+        "× nothing",
+        "flows/s",
+        "its processor",
+        "then connect ms",
+        "RSS MB",
+    ]
     harness.show("An established stream under a flood of new flows", columns, rows)
     harness.save("flood", {"figures": middle, "kept": kept, "under flood / nothing": ratio})
 
