@@ -26,6 +26,7 @@ PING = os.path.realpath(shutil.which("ping") or "/usr/bin/ping")
 RAW = """
 import socket, sys
 made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
+made.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
 for word in sys.stdin:
     try:
         made.sendto(word.strip().encode(), (sys.argv[1], 0))
@@ -192,8 +193,14 @@ made.sendto(bytes(4), ("10.77.0.10", 0))  # no header that could be read
     assert [packet for packet in capture.packets() if packet.protocol == Protocol.TCP] == []
 
 
-def test_whatever_a_raw_socket_sends_is_asked_about(world: World, name: str, capture: Capture) -> None:
-    """A protocol that nobody knows, of a program whose path is known, from the making of its socket."""
+@pytest.mark.parametrize("to", [plan.WEB.v4, "224.0.0.1", "255.255.255.255"], ids=["one", "group", "all"])
+def test_whatever_a_raw_socket_sends_is_asked_about(
+    world: World, name: str, capture: Capture, to: str
+) -> None:
+    """A protocol that nobody knows, of a program whose path is known, from the making of its socket.
+
+    To a group or to all, this host gets a copy, which passes the gate first: the answer is for both.
+    """
     asked: list[Connection] = []
     answers = iter([Verdict.ACCEPT, Verdict.PERMANENT_DROP, Verdict.PERMANENT_ACCEPT])
 
@@ -204,7 +211,7 @@ def test_whatever_a_raw_socket_sends_is_asked_about(world: World, name: str, cap
     with (
         Firewall(decide=decide, scope=scope_of(world), name=name),
         world.popen(
-            [sys.executable, "-c", RAW, plan.WEB.v4], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", RAW, to], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process,
     ):
         assert process.stdin is not None

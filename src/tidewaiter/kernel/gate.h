@@ -31,6 +31,14 @@ static __always_inline int tw_answer_by_addresses(struct tw_config *settings, co
 	return known ? known->verdict : TW_UNDECIDED;
 }
 
+/* To all, or to a group: of IPv4 the kernel sends this host its copy first, past the gate like the packet itself. */
+static __always_inline int tw_is_copied(const struct tw_connection *seen)
+{
+	__u32 remote = *(const __u32 *)seen->remote;
+
+	return seen->family == 4 && (remote == 0xffffffff || (remote & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000));
+}
+
 /* A packet of a protocol without connections, of a socket that we have seen being made: what comes in is held by its
  * addresses, and belongs here to the socket that gets it. */
 __noinline int tw_without_connection(struct tw_connection *c, struct tw_connection *seen, __u32 bytes, int incoming)
@@ -61,7 +69,8 @@ __noinline int tw_without_connection(struct tw_connection *c, struct tw_connecti
 		verdict = tw_answer_by_addresses(settings, seen, &key);
 	} else if (verdict == TW_UNDECIDED && settings->enforce) {
 		verdict = flow->verdict;
-		flow->verdict = TW_UNDECIDED; /* the answer was for this packet */
+		if (!tw_is_copied(seen))
+			flow->verdict = TW_UNDECIDED; /* the answer was for this packet */
 	} else {
 		flow->verdict = verdict;
 		flow->rule = seen->rule;
