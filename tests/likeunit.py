@@ -87,6 +87,19 @@ def capability_numbers() -> dict[str, int]:
     return {name: int(number) for name, number in found}
 
 
+def written_to(unit: Unit) -> list[Path]:
+    """What ReadWritePaths= leaves writable. What has a "-" may be missing; else not even ExecStartPre=+ would run.
+
+    ProtectKernelTunables= has its own list of places below /sys: one that is on it stays read-only though it is named.
+    """
+    named = words(unit, "ReadWritePaths")
+    assert unit["ProtectKernelTunables"] != ["yes"] or not {"/sys", "/sys/fs/bpf"} & {
+        name.lstrip("-") for name in named
+    }
+    paths = [Path(name.removeprefix("-")) for name in named]
+    return [path for name, path in zip(named, paths, strict=True) if path.exists() or name[0] != "-"]
+
+
 def _check(result: int) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
@@ -104,7 +117,7 @@ def _mounts(unit: Unit) -> None:
             raise
         return
     writable = [Path("/run", name) for name in unit["RuntimeDirectory"]]
-    writable += map(Path, words(unit, "ReadWritePaths"))
+    writable += written_to(unit)
     for path in writable:
         name = os.fsencode(path)
         _check(_LIBC.mount(name, name, None, ctypes.c_ulong(_MS_BIND | _MS_REC), None))

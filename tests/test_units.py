@@ -9,6 +9,7 @@ import contextlib
 import grp
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,10 +22,11 @@ from typing import IO, Any
 
 import pytest
 
-from likeunit import Unit, allowed_calls, parse, words
+from likeunit import Unit, allowed_calls, parse, words, written_to
 from livelab import PATIENCE, Agent, agent_in, eventually, left_of, new_name
 from tidewaiter.host import state
 from tidewaiter.host.privileges import NEEDED, USEFUL
+from tidewaiter.kernel import bpffs
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.policy.document import Policy
@@ -134,6 +136,24 @@ def test_the_driver_stands_before_the_network() -> None:
     assert words(unit(OWNER), "Before") == ["network-online.target"]
     for name in (DRIVER, SOCKET):  # those that come with it by default wait for more than is there by then
         assert unit(name)["DefaultDependencies"] == ["no"]
+
+
+def test_what_it_writes_to_is_made_when_the_machine_has_just_booted() -> None:
+    """Tried with systemd as the first process: where a path is missing, not even the line runs that makes it."""
+    driver = unit(DRIVER)
+    made = {command.split()[-1] for command in driver["ExecStartPre"] if command.startswith("+")}
+    assert {f"-{path}" for path in made} == set(words(driver, "ReadWritePaths"))
+    assert str(state.PINS) in made
+
+
+def test_what_the_kernels_settings_are_protected_by_cannot_be_named(tmp_path: Path) -> None:
+    """systemd takes the more restrictive of two wishes for one path: /sys/fs/bpf itself stays read-only."""
+    there = tmp_path / "there"
+    there.touch()
+    protected = "ProtectKernelTunables=yes\nReadWritePaths="
+    assert written_to(parse(f"{protected}-{there} -{tmp_path}/missing")) == [there]
+    with pytest.raises(AssertionError):
+        written_to(parse(f"{protected}/sys/fs/bpf"))
 
 
 def test_the_boot_policy_is_one_that_the_kernel_can_evaluate() -> None:
@@ -272,6 +292,11 @@ def services(world: World) -> Iterator[Services]:
     """In a folder that `nobody` can enter: pytest's own is root's."""
     need_systemd()
     Path("/run/xtables.lock").touch(0o600)  # ExecStartPre=
+    bpffs.ensure()
+    kept = (
+        state.PINS / f"test-{secrets.token_hex(4)}"
+    )  # another firewall may end, and would take an empty folder along
+    kept.mkdir(parents=True)  # ExecStartPre=
     state.RUN.mkdir(mode=0o755, exist_ok=True)  # RuntimeDirectory=
     folder = Path(tempfile.mkdtemp(prefix="tidewaiter-units-"))
     folder.chmod(0o755)
@@ -281,6 +306,7 @@ def services(world: World) -> Iterator[Services]:
     finally:
         made.stop()
         shutil.rmtree(folder)
+        kept.rmdir()
     assert left_of(world, made.name) == []
 
 
