@@ -34,7 +34,7 @@ from tidewaiter.model.key import PROTOCOL
 CONNECTIONS = 100_000
 PROGRAMS = 50
 LIBC = ctypes.CDLL(None)
-"""Its malloc_trim gives back what tables left behind as they grew: free, and still resident until then."""
+"""Its malloc_trim gives back what is free and still resident, wherever it lies."""
 
 STEP = 1000
 
@@ -139,7 +139,7 @@ def main() -> None:
     rows = [(f"{CONNECTIONS:,}", f"{used:.1f}", f"{used * 1e6 / CONNECTIONS:.0f}", f"{resident_:.1f}")]
     show(
         "what is known of connections, over rest",
-        ("connections", "MB", "bytes each", "MB with what growing tables have left"),
+        ("connections", "MB in use", "bytes each", "MB resident"),
         rows,
     )
     save("memory", {"connections": CONNECTIONS, "megabytes": used, "megabytes resident": resident_})

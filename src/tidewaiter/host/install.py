@@ -18,6 +18,7 @@ from pathlib import Path
 from tidewaiter.host import cgroup, hold, namespace, state, watch
 from tidewaiter.host.adopt import adopt_open_sockets, forget_closed_sockets
 from tidewaiter.host.hold import HoldRules
+from tidewaiter.host.memory import give_back_large_blocks
 from tidewaiter.host.policy_maps import CAPACITY, set_config, write_policy
 from tidewaiter.host.processes import read_process
 from tidewaiter.host.queue import Queue, QueueError
@@ -67,10 +68,11 @@ def install(
     say: Callable[[str], object] = log.warning,
 ) -> Installed:
     """Starts enforcing (or observing) ``policy`` in ``scope``. Without ``redirect`` what has such a verdict is dropped.
-    ``say`` is told what has to be waited for.
+    ``say`` is told what has to be waited for. From now on this process gives large blocks of memory back (memory.py).
 
     Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
     """
+    give_back_large_blocks()
     old = state.load(name)
     if old is not None and old.alive:
         raise state.StateError(f"the firewall {name!r} already runs as process {old.pid}; stop it first")
