@@ -26,8 +26,8 @@ from tidewaiter.driver import connections, device, packets
 from tidewaiter.driver.core import Asked, Decided, Driver, Ended
 from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
-from tidewaiter.host import lookup, machine, owners, queue
-from tidewaiter.kernel.records import COUNTERS
+from tidewaiter.host import admission, lookup, machine, owners, queue
+from tidewaiter.host.counters import NAMES as KERNEL
 from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
@@ -130,7 +130,7 @@ def test_every_counter_is_described() -> None:
     of_the_device = [field.name for field in fields(DeviceStatistics)]
     of_the_face = ["questions_dropped", "watched_events_dropped"]
     of_the_host = ["answered", "cut", "queue_full", "queue_overrun"]
-    assert sorted(described) == sorted([*counters, *COUNTERS, *of_the_device, *of_the_face, *of_the_host])
+    assert sorted(described) == sorted([*counters, *KERNEL, *of_the_device, *of_the_face, *of_the_host])
 
 
 BOUNDS = {
@@ -157,6 +157,7 @@ BOUNDS = {
     "files of a policy's list": world.FILES,
     "versions of a policy file": versions.KEPT,
     "events ahead of their packets": machine._KEPT,
+    "packets on their way to us that came in for a program": admission.WINDOW,
     "characters of the [names](names.md) of all addresses, 64 more for each address": table.ROOM,
     "addresses in one DNS message": table.ANSWERS,
     "names of one address for one program": table.NAMES,

@@ -26,9 +26,11 @@ from livelab import (
     scope_of,
 )
 from tidewaiter.host import guard, hold, namespace
+from tidewaiter.host.admission import WINDOW
 from tidewaiter.host.hold import HoldError, HoldRules, Method, Standing
 from tidewaiter.host.queue import _MSG_CONFIG, Config, _attribute, _message
 from tidewaiter.host.redirect import RedirectPorts
+from tidewaiter.kernel.maps import possible_cpus
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.connection import Connection
@@ -292,6 +294,31 @@ def test_an_overrun_is_counted_said_and_survived(world: World, agent: Agent) -> 
         assert "statistics count them as queue_full and queue_overrun" in said[0]
         assert engine.statistics()["queue_overrun"] > 0
         eventually(lambda: agent.do("udp", ECHO, say="x", timeout=1).heard == "x", "it goes on", PATIENCE)
+
+
+def test_more_than_is_answered_is_said_once(world: World) -> None:
+    with guarded(world, decide=accept) as (engine, said):
+        looking = engine._guard
+        looking._stop.set()
+        looking._thread.join()
+        kernel = engine.machine.installed.kernel
+        counter, full = (1).to_bytes(4, "little"), {"asked": WINDOW, "taken": 0}  # unheld_dropped
+
+        def look(more: int, **line: int) -> int:
+            count = (kernel.map("counters").sum(value=1) + more).to_bytes(8, "little")
+            kernel.map("counters").put(counter, count.ljust(8 * possible_cpus(), b"\0"))
+            kernel.map("admission").write({"value": 0}, line)
+            looking.look()
+            kernel.map("admission").write({"value": 0}, {"asked": 0, "taken": 0})
+            return len(said)
+
+        assert look(0, **full) == 0, "nothing was turned away"
+        assert look(1, asked=9, taken=0) == 0, "it had another reason"
+        assert look(1, **full) == 1
+        assert look(1, **full) == 1, "that is known"
+        assert look(0, asked=0, taken=0) == 1
+        assert look(1, **full) == 2
+    assert said[0].startswith("more comes in than anybody answers")
 
 
 def test_what_cannot_be_looked_after_is_said_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from tidewaiter.driver.core import (
 )
 from tidewaiter.host import install
 from tidewaiter.host import machine as machine_module
+from tidewaiter.host.admission import WINDOW, is_full
 from tidewaiter.host.machine import Machine
 from tidewaiter.kernel import records
 from tidewaiter.kernel.objects import Mode
@@ -312,6 +313,54 @@ def test_fifty_are_answered_in_any_order(stepper: Stepper, agent: Agent) -> None
     assert {one.port for one in results if one.error is None} == accepted
     assert {one.error for one in results if one.error} == {"ConnectionRefusedError"}
     assert len(accepted) == 25
+
+
+def strangers(world: World, first: int, count: int) -> None:
+    """Datagrams from the ports from ``first`` on, each a flow of its own."""
+
+    def send() -> None:
+        for port in range(first, first + count):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                one.bind((plan.WEB.v4, port))
+                one.sendto(b"x", (plan.CLIENT.v4, IN_PORT))
+
+    world.in_server(send)
+
+
+def test_strangers_do_not_fill_the_queue(world: World, stepper: Stepper, agent: Agent) -> None:
+    """What comes in beyond the window is dropped at the gate, and kept nowhere; our own programs find room."""
+    agent.do("bound", (plan.CLIENT.v4, IN_PORT))
+    machine = stepper.machine
+    more = 50
+
+    strangers(world, 20_000, WINDOW + more)
+    found = machine.statistics()
+    assert (found["kernel_held"], found["unheld_dropped"]) == (WINDOW, more)
+    assert len(list(machine.installed.kernel.map("flows").keys())) == WINDOW
+    waiting = agent.start("tcp", ECHO, say="x")
+    asked = stepper.until(Asked, WINDOW + 1)
+    assert {one.connection.direction for one in asked[:WINDOW]} == {Direction.IN}
+    assert asked[WINDOW].connection.direction is Direction.OUT
+    stepper.answer(asked[WINDOW], Verdict.PERMANENT_ACCEPT)
+    assert waiting.result(PATIENCE).heard == "x"
+
+    def there_is_room() -> bool:
+        stepper.step()
+        return not is_full(machine.installed.kernel)
+
+    eventually(there_is_room, "there is room again")
+    strangers(world, 30_000, 1)
+    stepper.until(Asked, WINDOW + 2)
+
+
+def test_beyond_the_window_fail_open_lets_pass_and_counts(world: World, agent: Agent) -> None:
+    agent.do("bound", (plan.CLIENT.v4, IN_PORT))
+    with machine_in(world, fail_open=True) as stepper:
+        strangers(world, 20_000, WINDOW + 5)
+        found = stepper.machine.statistics()
+        assert (found["unheld_passed"], found["unheld_dropped"]) == (5, 0)
+        came_in = stepper.machine.installed.kernel.map("admission").read(value=0)
+        assert came_in == {"asked": WINDOW, "taken": 0}
 
 
 def test_a_packet_of_which_the_kernels_word_was_lost_is_searched_for(stepper: Stepper, agent: Agent) -> None:

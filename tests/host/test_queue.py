@@ -20,7 +20,18 @@ import pytest
 
 from livelab import Capture, capture_at, eventually
 from tidewaiter.host import namespace, queue
-from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Config, Held, Hook, Queue, QueueError, decode, flow_of
+from tidewaiter.host.queue import (
+    BATCH,
+    NF_ACCEPT,
+    NF_DROP,
+    Config,
+    Held,
+    Hook,
+    Queue,
+    QueueError,
+    decode,
+    flow_of,
+)
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.packet import build_udp, parse_packet
@@ -151,7 +162,7 @@ def test_answers_in_any_order_release_in_that_order(lab: Lab) -> None:
     lab.send(*texts)
     held = []
     while batch := there.receive():
-        assert len(batch) <= 32
+        assert len(batch) <= BATCH
         held += batch
     assert len(held) == 100
     backwards = [(packet, NF_ACCEPT) for packet, *_ in reversed(held)]
@@ -160,7 +171,7 @@ def test_answers_in_any_order_release_in_that_order(lab: Lab) -> None:
     there.answer(backwards)  # they are gone: the kernel says so, and `receive` passes over it
     lab.send("more")
     more: list[bytes] = []
-    for _ in range(100 // 32 + 1):
+    for _ in range(100 // BATCH + 1):
         more += [payload for _, _, _, payload in there.receive()]
     assert [parse_packet(payload).payload for payload in more] == [b"more"]
 

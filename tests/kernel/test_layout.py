@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tidewaiter.host import policy_maps
+from tidewaiter.host import admission, counters, policy_maps, queue
 from tidewaiter.kernel import objects, records
 from tidewaiter.kernel.btf import Btf, Member
 from tidewaiter.kernel.objects import Mode
@@ -140,9 +140,9 @@ def test_no_number_of_the_header_is_unknown_to_python(compiled: Compiled) -> Non
     for prefix, known in (("TW_HOME_", records.Home), ("TW_EVENT_", records.EventKind)):
         names = [name.removeprefix(prefix) for name in CONSTANTS if name.startswith(prefix)]
         assert sorted(names) == sorted(known.__members__)
-    counters = {name: value for name, value in compiled.constants.items() if name.startswith("TW_COUNT_")}
-    assert sorted(counters.values()) == list(range(len(records.COUNTERS)))
-    assert len(records.COUNTERS) <= compiled.constants["TW_COUNTERS"]
+    counted = {name: value for name, value in compiled.constants.items() if name.startswith("TW_COUNT_")}
+    assert sorted(counted.values()) == list(range(len(counters.NAMES)))
+    assert len(counters.NAMES) <= compiled.constants["TW_COUNTERS"]
 
 
 def test_the_constants_of_python_are_those_of_the_header(compiled: Compiled) -> None:
@@ -152,6 +152,10 @@ def test_the_constants_of_python_are_those_of_the_header(compiled: Compiled) -> 
     )
     assert 64 * constants["TW_WORDS"] == policy_maps._BLOCK_BITS
     assert constants["TW_ANY"] == records.NO_RULE
+    assert constants["TW_WINDOW"] == admission.WINDOW
+    assert constants["TW_QUEUE"] == queue.LENGTH
+    places = [2 * constants["TW_WAY_IN"], 2 * constants["TW_WAY_ANY"]]
+    assert places == [admission._IN_ASKED, admission._ASKED]
     assert constants["TW_SCOPE_NAMESPACE"] == records.SCOPE_NAMESPACE
     assert constants["TW_PATH"] == policy_maps._PATH
     assert constants["TW_FAMILY_6"] == policy_maps._FAMILY_6

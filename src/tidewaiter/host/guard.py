@@ -15,7 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidewaiter.host import hold
+from tidewaiter.host import admission, hold
+from tidewaiter.host.counters import Counters
 from tidewaiter.host.hold import HoldError, HoldRules, Method, Standing
 from tidewaiter.host.install import Installed
 from tidewaiter.host.queue import Queue
@@ -65,6 +66,8 @@ class Guard:
         """Raises OSError, KernelError."""
         self._say = say
         self._group = Path(installed.state.cgroup)
+        self._kernel, self._counters = installed.kernel, Counters(installed.kernel)
+        self._unheld = self._counters.unheld()
         self._stop = threading.Event()
         self._open: dict[str, str] = {}
         self.full = self.overrun = 0
@@ -100,6 +103,7 @@ class Guard:
     def look(self) -> None:
         """Looks at everything once, and repairs what it can."""
         self._look_at_links()
+        self._look_at_admission()
         for place in self._places:
             self._look_at_queue(place)
             self._look_at_rules(place)
@@ -127,6 +131,17 @@ class Guard:
             else:
                 text = f"{name} was detached from {self._group} by another program; it is attached again"
                 self._healed(name, text)
+
+    def _look_at_admission(self) -> None:
+        before, self._unheld = self._unheld, self._counters.unheld()
+        if self._unheld == before:
+            self._open.pop("admission", None)
+        elif admission.is_full(self._kernel):
+            self._trouble(
+                "admission",
+                "more comes in than anybody answers: what there is no room to ask about is treated as `fail` says; "
+                "statistics count it as unheld_dropped or unheld_passed",
+            )
 
     def _look_at_queue(self, place: _Place) -> None:
         number, port = place.queue.number, place.queue.port

@@ -15,6 +15,8 @@ from itertools import takewhile
 from typing import cast
 
 from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
+from tidewaiter.host.admission import Admission
+from tidewaiter.host.counters import Counters
 from tidewaiter.host.cut import Cutter
 from tidewaiter.host.install import Installed
 from tidewaiter.host.known import Known
@@ -68,7 +70,7 @@ class Machine:
         self._quiet = quiet  # nobody listens to events
         kernel = installed.kernel
         self._verdicts, self._questions = VerdictCache(kernel), Questions(kernel)
-        self._counters = kernel.map("counters")
+        self._counters, self._admission = Counters(kernel), Admission(kernel)
         self._ring = Ring(kernel.map("events").fd, RING_BYTES)
         if installed.taken_over:
             self._ring.skip()
@@ -134,6 +136,7 @@ class Machine:
         """One batch. Returns whether there was one and all of it was answered on sight: then no one else has to act."""
         # behind a packet often comes the next; to be woken for it would take longer than to decide
         linger = LINGER // len(self._queues) if self.busy else 0
+        self._admission.begin()
         batches = []
         for queue in self._queues:
             batches.append(queue.receive(linger))  # noqa: PERF401 - quicker
@@ -175,6 +178,7 @@ class Machine:
                 self._queues[number].answer(answers)
         if self._refused:
             self._refuse()
+        self._admission.end(batches, self.driver.statistics.gave_way, now)
         return self.busy and on_sight
 
     def settle(self) -> list[Action]:
@@ -378,15 +382,15 @@ class Machine:
             self._refusers[number].refuse(payload)
 
     def statistics(self) -> dict[str, int]:
-        """The driver's counters and the kernel's (enum tw_counter), by name."""
-        kernel = {name: self._counters.sum(value=number) for number, name in enumerate(records.COUNTERS)}
+        """The driver's counters and the kernel's, by name."""
         ours = {"answered": self._answered, "cut": self.cutter.count}
-        return asdict(self.driver.statistics) | kernel | ours
+        return asdict(self.driver.statistics) | self._counters.read() | ours
 
     def close(self) -> None:
         """Closes what is ours; what was installed stays as it is."""
         self._totals.close()
         self._ring.close()
+        self._admission.close()
         self._poll.close()
         self._wake.close()
         self.cutter.close()

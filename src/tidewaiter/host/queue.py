@@ -20,6 +20,12 @@ from tidewaiter.model.packet import MalformedPacket, parse_packet
 
 NF_DROP, NF_ACCEPT = 0, 1
 
+LENGTH = 8192
+"""Packets that the kernel keeps for us: TW_QUEUE."""
+
+BATCH = 32
+"""Packets that one `Queue.receive` takes at the most: MESSAGES in native/queue.c."""
+
 _NFNL_SUBSYS_QUEUE = 3
 _MSG_PACKET, _MSG_VERDICT, _MSG_CONFIG = 0, 1, 2
 _NLMSG_ERROR = 2
@@ -153,7 +159,7 @@ class Queue:
         namespace_number: int,
         number: int,
         *,
-        length: int = 8192,
+        length: int = LENGTH,
         fail_open: bool = False,
     ) -> None:
         self.number, self._namespace = number, namespace_number
@@ -177,7 +183,7 @@ class Queue:
         return self._socket.fileno()
 
     def receive(self, linger: int = 0) -> list[tuple[int, int, bytes, bytes]]:
-        """Held packets that wait, as `Held` without the name: at most 32. Does not sleep.
+        """Held packets that wait, as `Held` without the name: at most `BATCH`. Does not sleep.
 
         When nothing is there it tries again for ``linger`` microseconds.
         """

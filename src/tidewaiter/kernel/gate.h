@@ -13,6 +13,12 @@ static __always_inline void tw_add(struct tw_connection *c, __u32 bytes, int inc
 	c->used = bpf_ktime_get_coarse_ns();
 }
 
+/* Of what comes in, was not held and does not pass, nothing is kept: there may be any number of such strangers. */
+static __always_inline int tw_is_kept(const struct tw_config *settings, const struct tw_connection *c)
+{
+	return c->direction != TW_IN || c->verdict != TW_UNDECIDED || settings->fail_open || !settings->enforce;
+}
+
 /* What has come in may have been asked about by its addresses already. */
 static __always_inline struct tw_connection *tw_known_by_addresses(struct tw_config *settings, const struct tw_connection *c, struct tw_flow_key *key)
 {

@@ -13,13 +13,32 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 tw_namespace = 0;
 
-/* The packet goes to the queue; Python hears whose it is before it sees it. */
+static __always_inline int tw_has_room(__u32 way, __u64 room)
+{
+	volatile struct tw_admission *line = bpf_map_lookup_elem(&admission, &way);
+
+	return !line || line->asked - line->taken < room;
+}
+
+static __always_inline void tw_admit(__u32 way)
+{
+	struct tw_admission *line = bpf_map_lookup_elem(&admission, &way);
+
+	if (line)
+		__sync_fetch_and_add(&line->asked, 1);
+}
+
+/* The packet goes to the queue; Python hears whose it is before it sees it. Of one that the queue will drop it need not
+ * hear: should there be room after all, it looks into the maps for it. */
 static __always_inline int tw_hold(struct tw_connection *c, const struct tw_connection *seen)
 {
 	tw_learn_ends(c, seen);
 	c->flags |= TW_REPORTED;
 	tw_count(TW_COUNT_HELD);
-	tw_emit(TW_EVENT_HELD, c);
+	if (tw_has_room(TW_WAY_ANY, TW_QUEUE)) {
+		tw_admit(TW_WAY_ANY);
+		tw_emit(TW_EVENT_HELD, c);
+	}
 	return 1;
 }
 
@@ -30,26 +49,40 @@ static __always_inline int tw_takes_user_space(__u8 verdict)
 	return tw_is_temporary(verdict) || verdict == TW_PERMANENT_BLOCK;
 }
 
+static __always_inline int tw_hold_arrival(struct tw_connection *c, const struct tw_connection *seen)
+{
+	tw_admit(TW_WAY_IN);
+	return tw_hold(c, seen);
+}
+
 /* Known by its addresses alone: what comes in before the kernel has found a socket for it. */
 static __always_inline int tw_hold_by_addresses(struct tw_config *settings, struct tw_connection *seen)
 {
 	struct tw_listener *listener;
 	struct tw_connection *flow;
 	struct tw_flow_key key;
+	int known;
 
 	seen->namespace = tw_namespace;
 	seen->home = TW_HOME_ADDRESSES;
 	seen->direction = TW_IN;
 	tw_key_by_addresses(&key, seen);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (flow && flow->epoch == settings->epoch)
-		return tw_takes_user_space(flow->verdict) ? tw_hold(flow, seen) : 0;
+	known = flow && flow->epoch == settings->epoch;
+	if (known && flow->verdict != TW_UNDECIDED)
+		return tw_takes_user_space(flow->verdict) ? tw_hold_arrival(flow, seen) : 0;
+	listener = tw_find_listener(tw_namespace, seen);
+	/* Admission control: strangers must not fill the queue. Beyond the window nothing is asked, and nothing is kept: the
+	 * gate decides by the policy in the kernel, and where that says to ask, does what `fail` says. */
+	if (listener && !tw_has_room(TW_WAY_IN, TW_WINDOW))
+		return 0;
+	if (known)
+		return tw_hold_arrival(flow, seen);
 	if (flow) {
 		__builtin_memcpy(&seen->owner, &flow->owner, sizeof(seen->owner));
 		seen->direction = flow->direction;
 		seen->opened = flow->opened;
 	} else {
-		listener = tw_find_listener(tw_namespace, seen);
 		if (listener) {
 			__builtin_memcpy(&seen->owner, &listener->owner, sizeof(seen->owner));
 			seen->cookie = listener->cookie;
@@ -61,7 +94,7 @@ static __always_inline int tw_hold_by_addresses(struct tw_config *settings, stru
 	seen->used = seen->opened;
 	tw_decide(seen, 1);
 	bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
-	return tw_takes_user_space(seen->verdict) ? tw_hold(seen, seen) : 0;
+	return tw_takes_user_space(seen->verdict) ? tw_hold_arrival(seen, seen) : 0;
 }
 
 /* A packet without a connection. It is held for a question, and for a refusal too: user space sends the answer that ping

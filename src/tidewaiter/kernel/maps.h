@@ -147,6 +147,15 @@ struct {
 	__type(value, struct tw_config);
 } config SEC(".maps");
 
+/* Python reads and writes it in memory (host/admission.py). */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, TW_WAYS);
+	__type(key, __u32);
+	__type(value, struct tw_admission);
+} admission SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, TW_COUNTERS);

@@ -83,7 +83,8 @@ static __always_inline int tw_decide_flow(struct tw_config *settings, struct tw_
 		return verdict;
 	}
 	tw_decide(c, 1);
-	bpf_map_update_elem(&flows, key, c, BPF_ANY);
+	if (tw_is_kept(settings, c))
+		bpf_map_update_elem(&flows, key, c, BPF_ANY);
 	return c->verdict;
 }
 
@@ -148,7 +149,8 @@ static __always_inline void tw_open_flow(struct tw_config *settings, struct tw_c
 	if (!tw_inherit(settings, c, seen, key))
 		tw_decide(seen, 1);
 	tw_key_by_peer(key, seen);
-	bpf_map_update_elem(&flows, key, seen, BPF_ANY);
+	if (flow || tw_is_kept(settings, seen))
+		bpf_map_update_elem(&flows, key, seen, BPF_ANY);
 }
 
 /* A datagram of a socket with many peers. */

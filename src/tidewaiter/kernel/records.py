@@ -53,19 +53,6 @@ class EventKind(IntEnum):
 TIERS = {1: Tier.CACHE, 2: Tier.KERNEL, 3: Tier.PYTHON}
 TIER_NUMBERS = {tier: number for number, tier in TIERS.items()}
 NO_RULE = 0xFFFFFFFF
-COUNTERS = (
-    "kernel_events_lost",
-    "unheld_dropped",
-    "unheld_passed",
-    "pending_full",
-    "kernel_held",
-    "kernel_refused",
-    "makers_full",
-    "packet_sockets_full",
-    "texts_lost",
-)
-"""enum tw_counter, as statistics call them."""
-
 SCOPE_NAMESPACE = 1 << 63
 
 _types = objects.types()

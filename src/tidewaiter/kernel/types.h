@@ -252,6 +252,15 @@ struct tw_config {
 	__u64 root; /* kernel address of the root directory's dentry, as the firewall sees it */
 };
 
+/* What is on its way to Python: packets that were sent to the queue, and how many of them it has taken. */
+struct tw_admission {
+	__u64 asked;
+	__u64 taken;
+};
+enum tw_way { TW_WAY_IN = 0, TW_WAY_ANY = 1, TW_WAYS = 2 }; /* what came in for a program of ours; everything */
+#define TW_WINDOW 1024 /* of what comes in, so many may be on their way */
+#define TW_QUEUE 8192  /* the queue has no room for more */
+
 enum tw_counter {
 	TW_COUNT_EVENTS_LOST = 0,    /* the ring was full */
 	TW_COUNT_UNHELD_DROPPED = 1, /* undecided at the gate, fail closed */
