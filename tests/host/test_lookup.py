@@ -12,6 +12,7 @@ import pytest
 
 from tidewaiter.host import lookup
 from tidewaiter.host.lookup import MachineLookup
+from tidewaiter.host.packages import Packages
 from tidewaiter.host.processes import read_process
 from tidewaiter.model.process import Process
 
@@ -63,17 +64,16 @@ def test_a_program_that_has_changed_is_said(tmp_path: Path) -> None:
 
 
 def test_packages(tmp_path: Path) -> None:
-    (tmp_path / "curl.list").write_text("/.\n/usr\n/usr/bin/curl\n")
-    (tmp_path / "libc6:amd64.list").write_text("/bin/old\n")
-    found = MachineLookup(dpkg=tmp_path)
-    assert [found.package(Process(1, path)) for path in ("/usr/bin/curl", "/usr/bin/old", "/usr/bin/cur", "")] == [
-        "curl", "libc6", "", "",
-    ]  # fmt: skip
+    (tmp_path / "curl.list").write_text("/usr/bin/curl\n")
+    found = MachineLookup(packages=Packages(tmp_path, ()))
+    assert found.package(Process(1, "/usr/bin/curl")) == "curl"
 
 
 def test_there_is_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lookup, "KEPT", 10)
-    found = MachineLookup(dpkg=tmp_path)
+    found = MachineLookup()
     for number in range(30):
-        found.package(Process(1, f"/{number}"))
-    assert list(found._packages) == [f"/{number}" for number in range(20, 30)]
+        (tmp_path / f"{number}").write_text(f"{number}")
+        found.checksum(Process(2**22 - 1, str(tmp_path / f"{number}")), "sha256")
+    assert list(found._of_path) == [str(tmp_path / f"{number}") for number in range(20, 30)]
+    assert len(found._digests) == 10

@@ -1,7 +1,7 @@
 """What rules may ask about a program that its record does not hold: ancestors, environment, checksums, package.
 
 Each is found when a rule needs it. Checksums are kept by the file's inode and change time, so a program that was
-replaced is hashed anew, and said to have changed. All of it is read from files, while the connection waits.
+replaced is hashed anew, and said to have changed. All of it is found while the connection waits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from tidewaiter.host.packages import Packages
 from tidewaiter.model.process import Process
 
 KEPT = 4096
@@ -22,20 +23,20 @@ KEPT = 4096
 LARGEST = 1 << 30
 """Bytes of an executable that is hashed; of a larger one no checksum is known."""
 
-_DPKG = Path("/var/lib/dpkg/info")
 _ENVIRONMENT = 1 << 16
 _BLOCK = 1 << 20
 _K = TypeVar("_K")
 
 
 class MachineLookup:
-    """A `Lookup` of this machine. ``say`` is told of programs that have changed; ``dpkg`` has dpkg's lists of files."""
+    """A `Lookup` of this machine. ``say`` is told of programs that have changed."""
 
-    def __init__(self, say: Callable[[str], None] = lambda _text: None, dpkg: Path = _DPKG) -> None:
-        self._say, self._dpkg = say, dpkg
+    def __init__(
+        self, say: Callable[[str], None] = lambda _text: None, packages: Packages | None = None
+    ) -> None:
+        self._say, self._packages = say, packages or Packages()
         self._digests: OrderedDict[tuple[int, int, int, str], str] = OrderedDict()
         self._of_path: OrderedDict[str, str] = OrderedDict()
-        self._packages: OrderedDict[str, str] = OrderedDict()
 
     def ancestors(self, process: Process, /) -> tuple[str, ...]:
         """The executables of its ancestors, nearest first, as far as they live."""
@@ -75,30 +76,14 @@ class MachineLookup:
         return ""
 
     def package(self, process: Process, /) -> str:
-        """The package that owns its executable, by dpkg's lists of files."""
-        path = process.path
-        known = self._packages.get(path)
-        if known is None:
-            known = self._find(path) if path else ""
-            _keep(self._packages, path, known)
-        return known
+        """The package that owns its executable."""
+        return self._packages.of(process)
 
     def _compare(self, path: str, digest: str) -> None:
         before = self._of_path.get(path)
         if before is not None and before != digest:
             self._say(f"{path} has changed: its SHA-256 was {before} and is {digest}")
         _keep(self._of_path, path, digest)
-
-    def _find(self, path: str) -> str:
-        """Looks through all lists; a path in /usr may be listed without it."""
-        lines = {b"\n" + os.fsencode(path) + b"\n", b"\n" + os.fsencode(path.removeprefix("/usr")) + b"\n"}
-        with suppress(OSError):
-            for file in sorted(self._dpkg.glob("*.list")):
-                with suppress(OSError):
-                    data = b"\n" + file.read_bytes() + b"\n"
-                    if any(line in data for line in lines):
-                        return file.stem.partition(":")[0]
-        return ""
 
 
 def _keep(kept: OrderedDict[_K, str], key: _K, value: str) -> None:
