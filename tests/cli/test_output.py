@@ -35,6 +35,7 @@ CONNECTION: Line = {
     "protocol": "tcp",
     "local": "[fd00::1]:4000",
     "remote": "[fd00:ab::2]:443",
+    "interface": "eth0",
     "name": "",
     "hidden": "",
     "verdict": "block",

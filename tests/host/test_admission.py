@@ -44,7 +44,7 @@ class Door:
 
     def look(self, batch: int, gave_way: int, now: int, hook: Hook = Hook.LOCAL_IN) -> None:
         self.ours.begin()
-        self.ours.end([[(1, hook, b"", b"")] * batch], gave_way, now)
+        self.ours.end([[(1, hook, b"", b"", 0)] * batch], gave_way, now)
 
 
 @pytest.fixture

@@ -46,18 +46,20 @@ DATAGRAM = build_udp(CLIENT, WEB, 1000, PORT, b"hello")
 
 
 def test_a_packet_message() -> None:
-    """NFULNL packet: struct nlmsghdr, nfgenmsg; packet header 12 bytes; a mark; the payload and its padding."""
+    """NFULNL packet: struct nlmsghdr, nfgenmsg; packet header 12 bytes; a mark; interfaces; the payload, padded."""
     payload = build_udp(CLIENT, WEB, 1000, PORT, b"odd")
     attributes = (
         bytes.fromhex("0b00 0100 0000002a 0800 03 00")
         + bytes.fromhex("0800 0300 00000001")
+        + bytes.fromhex("0800 0500 00000003")
+        + bytes.fromhex("0800 0600 00000004")
         + struct.pack("=HH", 4 + len(payload), 10)
         + payload
         + b"\0"
     )
     message = struct.pack("=IHHII", 20 + len(attributes), 0x0300, 0, 0, 0) + b"\2\0\x1c\xde" + attributes
     held = decode(message, 5)
-    assert held == Held(42, Hook.LOCAL_OUT, flow_of(payload, 5, incoming=False), payload)
+    assert held == Held(42, Hook.LOCAL_OUT, flow_of(payload, 5, incoming=False), payload, 4)
     assert decode(message[:-20], 5) is None
 
 
@@ -172,7 +174,7 @@ def test_answers_in_any_order_release_in_that_order(lab: Lab) -> None:
     lab.send("more")
     more: list[bytes] = []
     for _ in range(100 // BATCH + 1):
-        more += [payload for _, _, _, payload in there.receive()]
+        more += [payload for _, _, _, payload, _ in there.receive()]
     assert [parse_packet(payload).payload for payload in more] == [b"more"]
 
 
@@ -215,7 +217,7 @@ def test_what_comes_while_the_queue_is_set_up_does_not_stay_in_it(
     table = Path("/proc/thread-self/net/netfilter/nfnetlink_queue")
     (row,) = lab.world.in_client(table.read_text).splitlines()
     assert int(row.split()[2]) == 1  # the last one, after which the queue was as it shall be
-    assert [parse_packet(payload).payload for _, _, _, payload in there.receive()] == [b"at once"]
+    assert [parse_packet(payload).payload for _, _, _, payload, _ in there.receive()] == [b"at once"]
     assert lab.arrived() == []
 
 
@@ -226,7 +228,7 @@ def test_a_full_queue_drops_or_passes_what_comes_next(lab: Lab, fail_open: bool)
     lab.send("1", "2", "3", "4", "5")
     assert lab.arrived() == ([b"4", b"5"] if fail_open else [])
     held = there.receive()
-    assert [parse_packet(payload).payload for _, _, _, payload in held] == [b"1", b"2", b"3"]
+    assert [parse_packet(payload).payload for _, _, _, payload, _ in held] == [b"1", b"2", b"3"]
 
 
 @pytest.mark.live
@@ -248,7 +250,7 @@ def test_without_a_place_it_is_the_namespace_that_we_are_in(lab: Lab) -> None:
     there = namespace.run_inside(lab.world.client_namespace, lambda: Queue(None, 9, NUMBER))
     lab.send("here")
     eventually(lambda: bool(select.select([there], [], [], 0)[0]), "the packet is held")
-    ((_, _, flow, _),) = there.receive()
+    ((_, _, flow, _, _),) = there.receive()
     assert flow[:4] == b"\x09\0\0\0"
     there.close()
 

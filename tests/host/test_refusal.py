@@ -78,7 +78,7 @@ def test_a_connection_is_refused(world: World, refuser: Refuser, version: int, i
     program = threading.Thread(target=lambda: where(connect))
     program.start()
     try:
-        held: list[tuple[int, int, bytes, bytes]] = []
+        held: list[tuple[int, int, bytes, bytes, int]] = []
         while not held:
             held += there.receive()
         there.answer([(held[0][0], NF_DROP)])

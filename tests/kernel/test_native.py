@@ -22,7 +22,7 @@ from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 
 PACKET = 3 << 8
-PACKET_HDR, MARK, PAYLOAD = 1, 3, 10
+PACKET_HDR, MARK, CAME_IN, GOES_OUT, PAYLOAD = 1, 3, 5, 6, 10
 BATCH = 32
 NAMESPACE = 0x01020304
 Pair = tuple[socket.socket, socket.socket]
@@ -106,6 +106,7 @@ def packet_header(number: int, hook: int) -> bytes:
     return attribute(PACKET_HDR, struct.pack(">IHB", number, 0x800, hook))
 
 
+BOTH = attribute(CAME_IN, struct.pack(">I", 2)) + attribute(GOES_OUT, struct.pack(">I", 9))
 u32 = st.integers(0, 2**32 - 1)
 HOOKS = st.sampled_from([0, 1, 2, 3, 255])
 
@@ -113,7 +114,8 @@ HOOKS = st.sampled_from([0, 1, 2, 3, 255])
 @st.composite
 def whole_messages(draw: st.DrawFn) -> bytes:
     """What the kernel sends: the header, other attributes in between, the payload."""
-    others = st.builds(attribute, st.sampled_from([MARK, 5, 8, 0x8000 | 19]), st.binary(max_size=24))
+    kinds = st.sampled_from([MARK, CAME_IN, GOES_OUT, 8, 0x8000 | 19])
+    others = st.builds(attribute, kinds, st.binary(min_size=4, max_size=4) | st.binary(max_size=24))
     parts = [packet_header(draw(u32), draw(HOOKS)), attribute(PAYLOAD, draw(hostile_packets()))]
     for _ in range(draw(st.integers(0, 3))):
         parts.insert(draw(st.integers(0, len(parts))), draw(others))
@@ -133,7 +135,9 @@ def damaged_messages(draw: st.DrawFn) -> bytes:
 @st.composite
 def attributes_of_any_length(draw: st.DrawFn) -> bytes:
     """Attributes whose lengths say anything, in a message that is right otherwise."""
-    number = st.sampled_from([PACKET_HDR, PAYLOAD, MARK, 0x4000 | PAYLOAD, 0xC000 | PACKET_HDR])
+    number = st.sampled_from(
+        [PACKET_HDR, PAYLOAD, MARK, CAME_IN, GOES_OUT, 0x4000 | PAYLOAD, 0xC000 | PACKET_HDR]
+    )
     one = st.builds(
         lambda length, number, value: struct.pack("=HH", length, number) + value,
         st.integers(0, 40) | st.integers(0, 65535),
@@ -152,7 +156,7 @@ def assert_received_alike(pair: Pair, sent: list[bytes]) -> None:
     ours, theirs = pair
     for data in sent:
         ours.send(data)
-    received: list[tuple[int, int, bytes, bytes]] = []
+    received: list[tuple[int, int, bytes, bytes, int]] = []
     for _ in range(0, len(sent), BATCH):
         received += _native.receive(theirs.fileno(), NAMESPACE, 0)
     assert _native.receive(theirs.fileno(), NAMESPACE, 0) == []
@@ -186,6 +190,10 @@ def test_a_whole_message_is_never_lost(pair: Pair, data: bytes) -> None:
         (message(packet_header(7, 3)), Held(7, 3, b"", b"")),
         (message(attribute(PAYLOAD, b"x") + packet_header(7, 1)), Held(7, 1, b"", b"x")),
         (message(packet_header(7, 3) + packet_header(8, 1)), Held(8, 1, b"", b"")),
+        (message(packet_header(7, 3) + BOTH), Held(7, 3, b"", b"", 9)),
+        (message(BOTH + packet_header(7, 1)), Held(7, 1, b"", b"", 2)),
+        (message(packet_header(7, 2) + BOTH), Held(7, 2, b"", b"", 9)),
+        (message(packet_header(7, 1) + attribute(CAME_IN, b"\0\0\2")), Held(7, 1, b"", b"")),
         (message(attribute(PAYLOAD, b"xyz")), None),
         (message(attribute(PACKET_HDR, b"short!")), None),
         (message(packet_header(7, 3), kind=PACKET | 1), None),

@@ -77,6 +77,7 @@ class Twin:
     decided: int = 0
     epoch: int = 0
     name: Name = NO_NAME
+    interface: str = ""
 
 
 u64 = st.integers(0, 2**64 - 1)
@@ -89,6 +90,7 @@ VALUES = dict.fromkeys(NUMBERS[1:], u64) | {
     "tier": st.none() | st.sampled_from(Tier),
     "epoch": st.integers(0, 2**32 - 1),
     "name": st.builds(Name, st.text()),
+    "interface": st.text(),
 }
 
 
@@ -145,6 +147,7 @@ def test_its_key_may_be_given_as_bytes(key: ConnectionKey) -> None:
         ((1, KEY, Direction.OUT, UNKNOWN, 5), TypeError),
         ((1, KEY, Direction.OUT, UNKNOWN, Verdict.DROP, None), TypeError),
         ((1, KEY, Direction.OUT, UNKNOWN, Verdict.DROP, "", "python"), TypeError),
+        ((1, KEY, Direction.OUT, UNKNOWN, Verdict.DROP, "", None, *[0] * 8, NO_NAME, None), TypeError),
     ],
 )
 def test_what_is_no_connection(arguments: tuple[Any, ...], error: type[Exception]) -> None:
@@ -166,7 +169,7 @@ def test_what_it_holds_is_let_go() -> None:
 
 def test_it_is_small() -> None:
     """A hundred thousand of them are promised to take at most 30 MB, with all that finds them: bench/memory.py."""
-    assert sys.getsizeof(Connection(1, KEY, Direction.OUT)) <= 136
+    assert sys.getsizeof(Connection(1, KEY, Direction.OUT)) <= 144
 
 
 def test_the_epoch_has_32_bits() -> None:

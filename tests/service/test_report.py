@@ -35,7 +35,7 @@ CURL = Process(
 )
 TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("event", "program", "user", "unit", "container", "direction", "protocol"), str),
-    **dict.fromkeys(("local", "remote", "name", "hidden", "verdict", "rule", "tier"), str),
+    **dict.fromkeys(("local", "remote", "interface", "name", "hidden", "verdict", "rule", "tier"), str),
     **dict.fromkeys(("id", "pid"), int),
     "time": float,
     "arguments": list,
@@ -58,7 +58,7 @@ def lines(event: Event | Counted, *, observe: bool = False) -> list[Line]:
 
 
 def test_what_every_line_of_a_connection_says() -> None:
-    assert describe(accepted()) == {
+    assert describe(accepted(interface="eth0")) == {
         "id": 3,
         "program": "/usr/bin/curl",
         "pid": 4711,
@@ -70,6 +70,7 @@ def test_what_every_line_of_a_connection_says() -> None:
         "protocol": "tcp",
         "local": "192.0.2.1:4000",
         "remote": "198.51.100.2:443",
+        "interface": "eth0",
         "name": "",
         "hidden": "",
         "verdict": "accept",

@@ -144,7 +144,7 @@ class Driver:
             return [Remember(flow, it, it.verdict), self._release(it, token, payload, it.verdict)]
         first = _BEGIN in steps
         actions = self._begin(flow, it, now) if first else []
-        it.epoch = connection.epoch
+        it.epoch, it.interface = connection.epoch, connection.interface
         if _REOPEN in steps:
             it.verdict = Verdict.UNDECIDED
         held, evicted = self.packets.add(flow, token, payload, now)
@@ -175,7 +175,7 @@ class Driver:
             connection.epoch,
         )
         it.verdict, it.rule, it.tier = connection.verdict, connection.rule, connection.tier
-        it.decided, it.epoch = now, connection.epoch
+        it.decided, it.epoch, it.interface = now, connection.epoch, connection.interface or it.interface
         if _RELEASE_ALL in steps:
             going = self.packets.take_flow(flow)
             actions += [self._release(it, one.token, one.payload, it.verdict) for one in going]

@@ -24,7 +24,7 @@ _CALM = _SECOND // 4  # so long nothing has given way: full speed again
 
 _IN_ASKED, _IN_TAKEN, _ASKED, _TAKEN = range(4)  # enum tw_way, struct tw_admission
 
-Batches = list[list[tuple[int, int, bytes, bytes]]]
+Batches = list[list[tuple[int, int, bytes, bytes, int]]]
 """What each queue gave (`Queue.receive`)."""
 
 
@@ -56,7 +56,7 @@ class Admission:
     def _count(self, batches: Batches) -> None:
         for batch in batches:
             if len(batch) >= BATCH:  # there may be more
-                came_in = sum(hook == Hook.LOCAL_IN for batch in batches for _, hook, _, _ in batch)
+                came_in = sum(hook == Hook.LOCAL_IN for batch in batches for _, hook, _, _, _ in batch)
                 self._taken = min(self._taken + sum(map(len, batches)), self._asked)
                 self._in_taken = min(self._in_taken + came_in, self._came)
                 break

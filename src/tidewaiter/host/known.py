@@ -12,6 +12,12 @@ _FEW = 8192
 """So many are kept without a look at whether anybody still needs them."""
 
 
+Sighted = tuple[bytes, Connection, int]
+"""A connection that was answered on sight, and of which the driver does not know yet: struct tw_connection, itself, and
+since when its packet waited (ns).
+"""
+
+
 class Known:
     """As much as the driver knows (``find``), and as long: twice as much at the most, since `trim` looks only now and
     then. What is decided needs no more than the driver has of it: by far the most.

@@ -19,7 +19,8 @@ from tidewaiter.host.admission import Admission
 from tidewaiter.host.counters import Counters
 from tidewaiter.host.cut import Cutter
 from tidewaiter.host.install import Installed
-from tidewaiter.host.known import Known
+from tidewaiter.host.interfaces import Interfaces
+from tidewaiter.host.known import Known, Sighted
 from tidewaiter.host.owners import Owners
 from tidewaiter.host.questions import AGE, Questions
 from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
@@ -55,9 +56,6 @@ Token = tuple[int, int]
 Answers = defaultdict[int, list[tuple[int, int]]]
 """Netfilter verdicts by queue: the kernel's id of the packet, and NF_ACCEPT or NF_DROP."""
 
-Sighted = tuple[bytes, Connection, int]
-"""What was answered on sight, and the driver does not know of yet: as the kernel told of it, the connection, when."""
-
 Judge = Callable[[Connection, bytes], Verdict | None]
 """Answers for a connection and its held packet at once, or with None if that takes longer."""
 
@@ -80,6 +78,7 @@ class Machine:
         holds = installed.state.hold_rules()
         self._refusers = [Refuser(rules.where) for rules, _ in holds]
         self.cutter = Cutter(installed, self._verdicts, self._totals)
+        self.interfaces = Interfaces([rules.where for rules, _ in holds])
         self._wake = Wake()
         self._poll = select.epoll()
         self._poll.register(self._wake.fileno(), select.EPOLLIN)
@@ -145,8 +144,9 @@ class Machine:
         self.busy, on_sight = False, not actions
         for number, batch in enumerate(batches):
             answers = []
-            for packet, hook, flow, payload in batch:
+            for packet, hook, flow, payload, index in batch:
                 self.busy = True
+                through = self.interfaces.name(number, index)
                 if flow in self._sighted:  # behind one that has just been answered
                     connection = self._sighted[flow][1]
                     verdict = connection.verdict
@@ -155,9 +155,11 @@ class Machine:
                     known = flow in self.driver.known and self.driver.find_open(flow) is not None
                     if known or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS:
                         on_sight = False
-                        actions += self._hold((number, packet), hook, flow, data, payload, since)
+                        token = number, packet
+                        actions += self._hold(token, hook, flow, data, payload, since, through)
                         continue
                     connection = self._owners.connection(flow, data, self._rule_names)
+                    connection.interface = through
                     judged = judge(connection, payload)
                     if judged is None or not judged.permanent:
                         on_sight = False
@@ -281,26 +283,29 @@ class Machine:
         return self.driver.decided(name, connection, now)
 
     def _hold(
-        self, token: Token, hook: int, flow: bytes, data: bytes | None, payload: bytes, now: int
+        self, token: Token, hook: int, flow: bytes, data: bytes | None, payload: bytes, now: int, through: str
     ) -> list[Action]:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
             name = records.name(data)
             self._known.ask(name, data)
-            return self.driver.packet(name, self._connection(name, data), token, payload, now)
+            return self.driver.packet(name, self._connection(name, data, through), token, payload, now)
         known = self.driver.find(flow)
         if known is None and (data := self._questions.search(flow)):
-            return self._hold(token, hook, flow, data, payload, now)
+            return self._hold(token, hook, flow, data, payload, now, through)
         if known is None:
             try:
                 packet = parse_packet(payload)
             except MalformedPacket:
                 return [Release(token, passes=False, reject=None)]  # not IP: the kernel would drop it too
             known = records.connection_of_packet(packet, hook == Hook.LOCAL_IN, token[0] + 1)
+        known.interface = through
         return self.driver.packet(flow, known, token, payload, now)
 
-    def _connection(self, name: bytes, data: bytes) -> Connection:
-        return self._owners.connection(records.flow_of(name), data, self._rule_names)
+    def _connection(self, name: bytes, data: bytes, through: str = "") -> Connection:
+        made = self._owners.connection(records.flow_of(name), data, self._rule_names)
+        made.interface = through
+        return made
 
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
@@ -394,6 +399,7 @@ class Machine:
         self._poll.close()
         self._wake.close()
         self.cutter.close()
+        self.interfaces.close()
         for refuser in self._refusers:
             refuser.close()
 

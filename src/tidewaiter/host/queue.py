@@ -38,6 +38,7 @@ _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, seque
 _GENERAL = struct.Struct(">BBH")  # struct nfgenmsg: family, version, queue number
 _ATTRIBUTE = struct.Struct("=HH")
 _PACKET = struct.Struct(">IHB")  # struct nfqnl_msg_packet_hdr: id, protocol, hook
+_INDEX = struct.Struct(">I")
 _FLOW = struct.Struct("=I16s16sBBHH")
 _TYPE_MASK = 0x3FFF
 
@@ -47,6 +48,8 @@ class Attribute(IntEnum):
 
     PACKET_HDR = 1
     VERDICT_HDR = 2
+    IFINDEX_INDEV = 5
+    IFINDEX_OUTDEV = 6
     PAYLOAD = 10
 
 
@@ -73,12 +76,15 @@ _FAIL_OPEN, _GSO = 1, 4
 
 
 class Held(NamedTuple):
-    """A held packet: the kernel's id of it, the hook, its flow (b"" if it cannot be read), its bytes."""
+    """A held packet: the kernel's id of it, the hook, its flow (b"" if it cannot be read), its bytes; the index of
+    the interface that it came in by or is to go out by, 0 when the kernel does not say.
+    """
 
     packet: int
     hook: int
     flow: bytes
     payload: bytes
+    interface: int = 0
 
 
 def decode(message: bytes, namespace: int) -> Held | None:
@@ -91,6 +97,7 @@ def decode(message: bytes, namespace: int) -> Held | None:
     ):
         return None
     header, payload, at = None, b"", _HEADER.size + _GENERAL.size
+    came_in, goes_out = 0, 0
     while length - at >= _ATTRIBUTE.size:
         size, number = _ATTRIBUTE.unpack_from(message, at)
         if not _ATTRIBUTE.size <= size <= length - at:
@@ -98,13 +105,19 @@ def decode(message: bytes, namespace: int) -> Held | None:
         value = message[at + _ATTRIBUTE.size : at + size]
         if number & _TYPE_MASK == Attribute.PACKET_HDR and len(value) >= _PACKET.size:
             header = _PACKET.unpack_from(value)
+        elif number & _TYPE_MASK == Attribute.IFINDEX_INDEV and len(value) >= _INDEX.size:
+            (came_in,) = _INDEX.unpack_from(value)
+        elif number & _TYPE_MASK == Attribute.IFINDEX_OUTDEV and len(value) >= _INDEX.size:
+            (goes_out,) = _INDEX.unpack_from(value)
         elif number & _TYPE_MASK == Attribute.PAYLOAD:
             payload = value
         at += size + 3 & ~3
     if header is None:
         return None
     packet, _, hook = header
-    return Held(packet, hook, flow_of(payload, namespace, incoming=hook == Hook.LOCAL_IN), payload)
+    incoming = hook == Hook.LOCAL_IN
+    flow = flow_of(payload, namespace, incoming=incoming)
+    return Held(packet, hook, flow, payload, came_in if incoming else goes_out)
 
 
 def flow_of(payload: bytes, namespace: int, *, incoming: bool) -> bytes:
@@ -182,7 +195,7 @@ class Queue:
         """For select and epoll."""
         return self._socket.fileno()
 
-    def receive(self, linger: int = 0) -> list[tuple[int, int, bytes, bytes]]:
+    def receive(self, linger: int = 0) -> list[tuple[int, int, bytes, bytes, int]]:
         """Held packets that wait, as `Held` without the name: at most `BATCH`. Does not sleep.
 
         When nothing is there it tries again for ``linger`` microseconds.

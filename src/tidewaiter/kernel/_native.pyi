@@ -13,8 +13,8 @@ def parse(packet: bytes, /) -> tuple[int, int, int, int, int, int, int, int, int
     Fields of struct tw_headers (headers.h). Raises ValueError for what is no IP packet with whole headers.
     """
 
-def receive(fd: int, namespace: int, microseconds: int, /) -> list[tuple[int, int, bytes, bytes]]:
-    """At most 32 packets that wait on a queue socket: packet id, hook, flow, payload.
+def receive(fd: int, namespace: int, microseconds: int, /) -> list[tuple[int, int, bytes, bytes, int]]:
+    """At most 32 packets that wait on a queue socket: packet id, hook, flow, payload, index of the interface.
 
     Does not sleep; when nothing is there it tries again for so many microseconds, and other threads and
     processes that want the processor go first. Only one thread may call it. ``flow`` names the packet's connection

@@ -22,7 +22,7 @@ make: object
 """A capsule: how another native module makes a connection (native/connection.h)."""
 
 class ConnectionFields:
-    """The storage of a `Connection`: 136 bytes, numbers from 0 to 2**64 - 1 (``epoch``: 2**32 - 1)."""
+    """The storage of a `Connection`: 144 bytes, numbers from 0 to 2**64 - 1 (``epoch``: 2**32 - 1)."""
 
     direction: Direction
     process: Process
@@ -39,6 +39,7 @@ class ConnectionFields:
     decided: int
     epoch: int
     name: Name
+    interface: str
 
     def __new__(
         cls,
@@ -58,6 +59,7 @@ class ConnectionFields:
         decided: int = 0,
         epoch: int = 0,
         name: Name = ...,
+        interface: str = "",
     ) -> Self:
         """``key`` may be the bytes that `ConnectionKey.pack` makes of it."""
 

@@ -47,6 +47,7 @@ class Connection(_Stored):
     Times are nanoseconds of CLOCK_MONOTONIC, 0 while not reached; ``decided`` is that of the verdict. ``sent``
     and ``received`` are payload bytes, complete once ``ended`` is set. ``rule`` is the name of the rule that
     decided, "" for none. ``epoch`` counts the policies: it is that under which the kernel asked, or decided.
+    ``interface`` is the one by which the packet that was last asked about goes out or came in, "" where none was.
     The first three have to be given; ``flow`` is the key as bytes (`ConnectionKey.pack`), which may be given for it.
     """
 
@@ -68,6 +69,7 @@ class Connection(_Stored):
     decided: int
     epoch: int
     name: Name
+    interface: str
 
     @property
     def protocol(self) -> int:

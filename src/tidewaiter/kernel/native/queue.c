@@ -24,12 +24,24 @@
 static unsigned char messages[MESSAGES][MESSAGE_SIZE];
 static unsigned char verdicts[MESSAGES * VERDICT_SIZE];
 
-/* Appends (packet id, hook, flow, payload) for a packet message. 0, or -1 with an exception set. */
+/* The index of an interface in an attribute; what was before if it is too short for one. */
+static __u32 index_of(const struct nlattr *attribute, __u32 before)
+{
+	__be32 index;
+
+	if (attribute->nla_len < NLA_HDRLEN + sizeof(index))
+		return before;
+	memcpy(&index, (const unsigned char *)attribute + NLA_HDRLEN, sizeof(index));
+	return ntohl(index);
+}
+
+/* Appends (packet id, hook, flow, payload, interface) for a packet message. 0, or -1 with an exception set. */
 static int take(PyObject *list, const unsigned char *message, size_t size, __u32 namespace)
 {
 	const struct nlmsghdr *header = (const void *)message;
 	const struct nfqnl_msg_packet_hdr *packet = NULL;
 	const unsigned char *payload = NULL, *at, *end;
+	__u32 came_in = 0, goes_out = 0;
 	size_t payload_size = 0;
 	unsigned char flow[FLOW_SIZE];
 	PyObject *item;
@@ -52,6 +64,12 @@ static int take(PyObject *list, const unsigned char *message, size_t size, __u32
 			if (attribute->nla_len >= NLA_HDRLEN + sizeof(*packet))
 				packet = (const void *)(at + NLA_HDRLEN);
 			break;
+		case NFQA_IFINDEX_INDEV:
+			came_in = index_of(attribute, came_in);
+			break;
+		case NFQA_IFINDEX_OUTDEV:
+			goes_out = index_of(attribute, goes_out);
+			break;
 		case NFQA_PAYLOAD:
 			payload = at + NLA_HDRLEN;
 			payload_size = attribute->nla_len - NLA_HDRLEN;
@@ -64,8 +82,9 @@ static int take(PyObject *list, const unsigned char *message, size_t size, __u32
 	if (!packet)
 		return 0;
 	known = flow_of(payload, payload_size, namespace, packet->hook == HOOK_LOCAL_IN, flow) == 0;
-	item = Py_BuildValue("IBy#y#", ntohl(packet->packet_id), packet->hook, flow, (Py_ssize_t)(known ? FLOW_SIZE : 0),
-			     payload ? payload : (const void *)"", (Py_ssize_t)payload_size);
+	item = Py_BuildValue("IBy#y#I", ntohl(packet->packet_id), packet->hook, flow, (Py_ssize_t)(known ? FLOW_SIZE : 0),
+			     payload ? payload : (const void *)"", (Py_ssize_t)payload_size,
+			     packet->hook == HOOK_LOCAL_IN ? came_in : goes_out);
 	if (!item)
 		return -1;
 	known = PyList_Append(list, item);

@@ -11,7 +11,7 @@
 
 struct fields {
 	PyObject_HEAD
-	PyObject *flow, *process, *rule, *name;
+	PyObject *flow, *process, *rule, *name, *interface;
 	unsigned long long id, cookie, opened, established, ended, sent, received, decided;
 	unsigned int epoch;
 	unsigned char direction, verdict, tier;
@@ -64,17 +64,19 @@ static int number(PyObject *value, void *to)
 static PyObject *fields_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
 	static char *names[] = { "id", "key", "direction", "process", "verdict", "rule", "tier", "cookie", "opened",
-				 "established", "ended", "sent", "received", "decided", "epoch", "name", NULL };
+				 "established", "ended", "sent", "received", "decided", "epoch", "name", "interface", NULL };
 	PyObject *key, *its_direction, *process = nobody, *its_verdict = NULL, *rule = NULL, *its_tier = NULL, *name = no_name;
+	PyObject *interface = NULL;
 	unsigned long long id, cookie = 0, opened = 0, established = 0, ended = 0, sent = 0, received = 0, decided = 0;
 	unsigned long long epoch = 0;
 	struct fields *self;
 	PyObject *object;
 
-	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&OO|OOUOO&O&O&O&O&O&O&O&O:Connection", names, number, &id,
+	if (!PyArg_ParseTupleAndKeywords(args, keywords, "O&OO|OOUOO&O&O&O&O&O&O&O&OU:Connection", names, number, &id,
 					 &key, &its_direction, &process, &its_verdict, &rule, &its_tier, number,
 					 &cookie, number, &opened, number, &established, number, &ended, number,
-					 &sent, number, &received, number, &decided, number, &epoch, &name))
+					 &sent, number, &received, number, &decided, number, &epoch, &name,
+					 &interface))
 		return NULL;
 	if (epoch > UINT_MAX) {
 		PyErr_SetString(PyExc_OverflowError, "the epoch of a connection has 32 bits");
@@ -99,13 +101,15 @@ static PyObject *fields_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self->name = name;
 	Py_XINCREF(rule);
 	self->rule = rule ? rule : PyUnicode_FromString("");
+	Py_XINCREF(interface);
+	self->interface = interface ? interface : PyUnicode_FromString("");
 	if (PyBytes_Check(key)) {
 		Py_INCREF(key);
 		self->flow = key;
 	} else {
 		self->flow = PyObject_CallMethod(key, "pack", NULL);
 	}
-	if (!self->rule || !self->flow || set_choice(object, its_direction, &direction) ||
+	if (!self->rule || !self->interface || !self->flow || set_choice(object, its_direction, &direction) ||
 	    (its_verdict && set_choice(object, its_verdict, &verdict)) ||
 	    (its_tier && set_choice(object, its_tier, &tier)))
 		Py_CLEAR(object);
@@ -170,6 +174,7 @@ static void fields_dealloc(PyObject *object)
 	Py_XDECREF(self->process);
 	Py_XDECREF(self->rule);
 	Py_XDECREF(self->name);
+	Py_XDECREF(self->interface);
 	((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
 	Py_DECREF(type);
 }
@@ -181,6 +186,7 @@ static PyMemberDef members[] = {
 	{ "process", T_OBJECT_EX, offsetof(struct fields, process), 0, NULL },
 	{ "rule", T_OBJECT_EX, offsetof(struct fields, rule), 0, NULL },
 	{ "name", T_OBJECT_EX, offsetof(struct fields, name), 0, NULL },
+	{ "interface", T_OBJECT_EX, offsetof(struct fields, interface), 0, NULL },
 	NUMBER(id, T_ULONGLONG), NUMBER(cookie, T_ULONGLONG), NUMBER(opened, T_ULONGLONG),
 	NUMBER(established, T_ULONGLONG), NUMBER(ended, T_ULONGLONG), NUMBER(sent, T_ULONGLONG),
 	NUMBER(received, T_ULONGLONG), NUMBER(decided, T_ULONGLONG), NUMBER(epoch, T_UINT),
