@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tidewaiter import Connection, Firewall, Policy, Scope, Verdict
 from tidewaiter.host import namespace
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
+from tidewaiter.service.settings import Settings
 
 NAME = f"bench-{os.getpid()}"  # another benchmark may run beside this one
 

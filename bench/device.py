@@ -23,7 +23,7 @@ from tidewaiter.protocol.command import VerdictCommand, encode
 from tidewaiter.protocol.info import ConnectionInfo
 from tidewaiter.protocol.stream import InfoDecoder
 from tidewaiter.service.device import DeviceServer
-from tidewaiter.service.engine import Settings
+from tidewaiter.service.settings import Settings
 
 CONNECTS = 1500
 

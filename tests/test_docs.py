@@ -26,7 +26,7 @@ from tidewaiter.driver import connections, device, packets
 from tidewaiter.driver.core import Asked, Decided, Driver, Ended
 from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
-from tidewaiter.host import admission, lookup, machine, owners, queue
+from tidewaiter.host import admission, endings, lookup, machine, owners, queue
 from tidewaiter.host.counters import NAMES as KERNEL
 from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
@@ -35,7 +35,7 @@ from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, live, pieces, quic, readings, table, talk, tls
 from tidewaiter.policy import index, versions
 from tidewaiter.policy.document import Policy
-from tidewaiter.service import engine, firewall, places, world
+from tidewaiter.service import engine, firewall, places, rules, world
 from tidewaiter.service.download import REDIRECTS, Limits
 from tidewaiter.service.report import Reporter
 
@@ -152,6 +152,8 @@ BOUNDS = {
     "messages about a list's bad lines": reader._MESSAGES,
     "redirects of a list's URL": REDIRECTS,
     "sets of rules, for each dimension of a policy": index.KEPT,
+    "programs whose end some rule waits for": endings.ROOM,
+    "names of rules of earlier policies whose connections events do not tell of": rules._REMEMBERED,
     "checksums, and packages of programs": lookup.KEPT,
     "places of addresses": places.KEPT,
     "files of a policy's list": world.FILES,

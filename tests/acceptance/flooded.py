@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from tidewaiter import Connection, Policy, Scope, Verdict
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
+from tidewaiter.service.settings import Settings
 
 POLICY = """
 version = 1

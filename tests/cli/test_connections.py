@@ -28,7 +28,8 @@ from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Policy
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
+from tidewaiter.service.settings import Settings
 
 CURL = Process(pid=4711, path="/usr/bin/curl", arguments=("curl", "x"), uid=0, user="root")
 

@@ -40,7 +40,8 @@ from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Policy
-from tidewaiter.service.engine import Listener, Settings
+from tidewaiter.service.engine import Listener
+from tidewaiter.service.settings import Settings
 
 GOOD = 'version = 1\n[[rule]]\nname = "no echo"\nport = "7"\nverdict = "block"\n'
 OTHER = "version = 1\n# another one\n"

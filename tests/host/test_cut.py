@@ -20,7 +20,8 @@ from tidewaiter.lab.world import World
 from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
+from tidewaiter.service.settings import Settings
 
 pytestmark = pytest.mark.live
 

@@ -20,8 +20,9 @@ from tidewaiter.host.policy_maps import (
     PROGRAM,
     REMOTE,
     USER,
-    new_epoch,
+    decide_anew,
     set_config,
+    switch_off,
     write_policy,
 )
 from tidewaiter.kernel.libbpf import KernelError
@@ -251,6 +252,36 @@ def test_the_epoch_goes_round(fresh: Kernel) -> None:
     assert config(fresh)["epoch"] == 0
 
 
+def test_the_same_policy_is_put_in_force_once_more(fresh: Kernel) -> None:
+    tables = compile_tables(SAMPLE, CAPACITY)
+    epoch = write_policy(fresh, tables)
+    decide_anew(fresh)
+    assert config(fresh)["epoch"] == epoch + 2
+    facts = Facts("/usr/bin/a", 1, Direction.OUT, 6, ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 80)
+    assert_in_force(fresh, tables, epoch + 2, facts)
+
+
+def test_rules_are_switched_off_under_the_same_epoch(fresh: Kernel) -> None:
+    epoch = write_policy(fresh, compile_tables(SAMPLE, CAPACITY))
+    facts = [
+        Facts("/usr/bin/a", 7, Direction.OUT, 6, ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 80),
+        Facts("/usr/bin/b", 7, Direction.OUT, 6, ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 80),
+        Facts("", -1, Direction.IN, 6, ip_address("10.0.0.1"), 1, ip_address("10.0.0.2"), 80),
+    ]
+
+    def found() -> list[tuple[int, Verdict] | None]:
+        return [Reader(fresh, epoch).decide(one, local_known=True) for one in facts]
+
+    block, ask, drop = (0, Verdict.PERMANENT_BLOCK), (1, Verdict.UNDECIDED), (2, Verdict.PERMANENT_DROP)
+    assert found() == [block, ask, drop]
+    switch_off(fresh, [0])
+    assert found() == [ask, ask, drop]
+    switch_off(fresh, [])
+    switch_off(fresh, [2, 1, CAPACITY + 5])  # one that the kernel never had
+    assert found() == [(4, Verdict.UNDECIDED), (4, Verdict.UNDECIDED), (5, Verdict.PERMANENT_ACCEPT)]
+    assert config(fresh)["epoch"] == epoch
+
+
 def test_settings_are_changed_one_by_one(fresh: Kernel) -> None:
     set_config(fresh, fail_open=True, events=1)
     set_config(fresh, enforce=1)
@@ -328,9 +359,9 @@ def test_a_new_epoch_is_of_the_same_policy(fresh: Kernel) -> None:
     for _ in range(2):
         epoch = write_policy(fresh, compile_tables(SAMPLE, CAPACITY))
         before = Reader(fresh, epoch).others
-        new_epoch(fresh)
+        decide_anew(fresh)
         assert config(fresh)["epoch"] == epoch + 2
         assert Reader(fresh, config(fresh)["epoch"]).others == before
     set_config(fresh, epoch=0xFFFFFFFF)
-    new_epoch(fresh)
+    decide_anew(fresh)
     assert config(fresh)["epoch"] == 1

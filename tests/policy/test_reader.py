@@ -51,7 +51,7 @@ def test_rules_of_a_firewall_that_has_ended_are_left_out_at_a_start() -> None:
     [
         (
             RULE + 'until = "soon"',
-            "4:9: 'soon' is no end of a rule; write always, restart, process-end or once, or a time",
+            "4:9: 'soon' is no end of a rule; write always, restart, process-end or once, a duration like 2h, or",
         ),
         (RULE + 'limit = "1 MB/s"', "2:1: a limit needs the verdict limit and a rate"),
         ('version = 1\n[[rule]]\nverdict = "limit"\nlimit = "fast"', "4:9: 'fast' is not a rate; "),

@@ -37,7 +37,7 @@ from tidewaiter.protocol.command import (
 from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, Info, LogLine, Severity
 from tidewaiter.protocol.stream import InfoDecoder
 from tidewaiter.service.device import Access, DeviceError, DeviceServer
-from tidewaiter.service.engine import Settings
+from tidewaiter.service.settings import Settings
 
 ECHO, ECHO6 = (plan.ECHO.v4, 7), (plan.ECHO.v6, 7)
 BOTH = pytest.mark.parametrize("to", [ECHO, ECHO6], ids=["v4", "v6"])

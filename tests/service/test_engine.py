@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,6 @@ from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, 
 from tidewaiter.driver.core import Asked, Decided, Ended
 from tidewaiter.host import install
 from tidewaiter.host.machine import Machine
-from tidewaiter.host.redirect import RedirectPorts
-from tidewaiter.host.scope import Scope
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
@@ -30,9 +27,8 @@ from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Answer, Policy, Rule
 from tidewaiter.service import engine as module
-from tidewaiter.service.engine import Counted, Engine, Settings
-from tidewaiter.service.firewall import Firewall
-from tidewaiter.service.local_device import Device
+from tidewaiter.service.engine import Counted, Engine
+from tidewaiter.service.settings import Settings
 
 pytestmark = pytest.mark.live
 
@@ -59,22 +55,6 @@ def engine_in(world: World, policy: Policy = ASK, **options: Any) -> Iterator[En
         assert engine.stop() == []
         assert not engine.running
         assert left_of(world, settings.name) == []
-
-
-@pytest.mark.parametrize(
-    ("wrong", "sentence"),
-    [
-        ({"fail": "ajar"}, "fail is 'open' or 'closed', not 'ajar'"),
-        ({"redirect": RedirectPorts(tunnel=0)}, "the redirect port tunnel is 0"),
-        ({"redirect": RedirectPorts(tunnel=53)}, "two redirect targets share a port: 53, 53, 719"),
-        ({"on_timeout": Verdict.REDIRECT_TUNNEL}, "this firewall redirects nothing"),
-    ],
-)
-def test_settings_that_cannot_be(tmp_path: Path, wrong: dict[str, Any], sentence: str) -> None:
-    """Whoever makes them, `Firewall`, `Device` or a command, hears the same sentence."""
-    for make in (Settings, Firewall, Device):
-        with pytest.raises(ValueError, match=sentence):
-            make(scope=Scope(tmp_path, ()), **wrong)
 
 
 def test_it_runs_until_it_is_stopped(world: World) -> None:

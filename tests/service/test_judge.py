@@ -12,7 +12,9 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy import Policy
 from tidewaiter.policy.details import BLIND
 from tidewaiter.policy.rule import World
+from tidewaiter.service.facts import LiveFacts
 from tidewaiter.service.judge import Judge
+from tidewaiter.service.rules import Rules
 
 ENDS = ip_address("192.0.2.1"), 4000, ip_address("192.0.2.2"), 443
 
@@ -25,7 +27,8 @@ def a_connection() -> Connection:
 def judge(text: str, *, redirects: bool = False) -> Judge:
     """By a policy's rules; when something fails, silence."""
     policy = Policy.parse("version = 1\n" + text)
-    return Judge(policy, World(), BLIND, None, otherwise=Verdict.PERMANENT_DROP, redirects=redirects)
+    rules = Rules(policy, World(), LiveFacts(BLIND, None, lambda: None, lambda _text: None))
+    return Judge(rules, None, otherwise=Verdict.PERMANENT_DROP, redirects=redirects)
 
 
 def test_a_policy_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCaptureFixture) -> None:
@@ -36,7 +39,7 @@ def test_a_policy_that_fails_is_as_if_nobody_had_answered(caplog: pytest.LogCapt
             raise OSError(5, "a database that cannot be read")
 
     one = judge("")
-    one.classifier = Broken()  # type: ignore[assignment]
+    one.rules._classifier = Broken()  # type: ignore[assignment]
     assert one(a_connection(), b"") is Verdict.PERMANENT_DROP
     assert "treated as if nobody had answered" in caplog.text
 

@@ -29,9 +29,9 @@ from tidewaiter.protocol.command import (
 from tidewaiter.protocol.info import ConnectionEnd, ConnectionInfo, Info, LogLine, Severity, Skipped
 from tidewaiter.protocol.stream import InfoDecoder
 from tidewaiter.service.device import DeviceServer
-from tidewaiter.service.engine import Settings
 from tidewaiter.service.local_device import Device
 from tidewaiter.service.remote_device import RemoteDevice
+from tidewaiter.service.settings import Settings
 
 ECHO = (plan.ECHO.v4, 7)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,10 @@ from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import build_tcp
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.service.engine import Settings
+from tidewaiter.policy import Answer, Policy, Rule
+from tidewaiter.protocol.stream import InfoDecoder
 from tidewaiter.service.owned import OwnedDriver
+from tidewaiter.service.settings import Settings
 
 HERE, THERE = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 KEY = ConnectionKey(Protocol.TCP, HERE, 4000, THERE, 443)
@@ -56,3 +59,18 @@ def test_a_new_owner_begins_at_an_info() -> None:
     assert owned.device.waiting
     owned.take(7)
     assert owned.device.waiting == 0
+
+
+def test_the_owner_hears_of_what_is_not_for_the_log() -> None:
+    """Its device has to know all connections; whoever listens besides does not."""
+    heard: list[Any] = []
+    quiet = Rule(name="quiet", answer=Answer.ASK, log=False)
+    owned = OwnedDriver(Settings(), lambda: None, heard.append, Policy((quiet,)))
+    owned.take(7)
+    for number, rule in enumerate(("quiet", "default"), start=1):
+        connection = of(8)
+        connection.rule = rule
+        owned.engine.driver.packet(b"%d" % number, connection, None, build_tcp(HERE, THERE, 4000, 443, 2), 1)
+        owned.engine._tell(owned._hear, Asked(connection, number, first=True, waiting=1))
+    assert [event.connection.rule for event in heard] == ["default"]
+    assert len(list(InfoDecoder().feed(owned.device.read(1 << 16)))) == 2

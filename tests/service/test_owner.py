@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 
@@ -311,3 +312,20 @@ def test_other_protocols_have_no_ports() -> None:
     made = owner()
     icmp = ConnectionInfo(1, 7, 0, 1, US, THEM, 0, 0, PayloadLayer.NETWORK, b"ping")
     assert give(made, 0, icmp) == [VerdictCommand(1, Verdict.PERMANENT_ACCEPT)]
+
+
+def test_what_is_not_for_the_log_and_what_lasts_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    first = '[[rule]]\nname = "quiet"\nuntil = "1h"\nlog = false\nverdict = "block"\n'
+    policy = Policy.parse(f'version = 1\n{first}[[rule]]\nname = "loud"\nverdict = "accept"\n')
+    made = Owner(policy, timeout=SECOND, on_timeout=Verdict.PERMANENT_DROP, identify=Process)
+    commands(made)
+    assert give(made, 0, asked(1, 443, local_port=1)) == [VerdictCommand(1, Verdict.PERMANENT_BLOCK)]
+    assert made.events() == []
+    now[0] += 3599
+    made.load(policy)
+    assert give(made, 0, asked(2, 443, local_port=2))[-1] == VerdictCommand(2, Verdict.PERMANENT_BLOCK)
+    now[0] += 1
+    assert give(made, 0, asked(3, 443, local_port=3)) == [VerdictCommand(3, Verdict.PERMANENT_ACCEPT)]
+    assert [event.connection.rule for event in made.events()] == ["loud"]

@@ -29,8 +29,8 @@ from tidewaiter.protocol.info import ConnectionInfo, LogLine, PayloadLayer, Seve
 from tidewaiter.service import keeper
 from tidewaiter.service import remote as module
 from tidewaiter.service.device import DeviceError, DeviceServer
-from tidewaiter.service.engine import Settings
 from tidewaiter.service.remote import RemoteEngine
+from tidewaiter.service.settings import Settings
 
 NO_TELNET = Policy.parse('version = 1\n[[rule]]\nname = "no telnet"\nport = "23/tcp"\nverdict = "block"')
 NOTHING = Policy.parse('version = 1\n[default]\nout = "block"')

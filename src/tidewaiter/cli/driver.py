@@ -27,8 +27,8 @@ from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.service.device import Access, DeviceError, DeviceServer
-from tidewaiter.service.engine import Settings
 from tidewaiter.service.owned import ASK
+from tidewaiter.service.settings import Settings
 from tidewaiter.service.systemd import notify, passed_socket, path_of
 
 _LOOK = 0.2

@@ -26,8 +26,9 @@ from tidewaiter.lab.world import LabError, World
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.policy.document import Policy
 from tidewaiter.service.device import DeviceServer
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
 from tidewaiter.service.report import Reporter
+from tidewaiter.service.settings import Settings
 
 _SETTLE = 0.25  # seconds after the command for what its last packets bring
 _STOPS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)

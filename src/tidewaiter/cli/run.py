@@ -29,9 +29,10 @@ from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.errors import PolicyError
-from tidewaiter.service.engine import Engine, Settings
+from tidewaiter.service.engine import Engine
 from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.report import Reporter
+from tidewaiter.service.settings import Settings
 from tidewaiter.service.systemd import notify
 
 _LOOK = 0.5  # seconds between two looks at the policy file

@@ -1,6 +1,6 @@
 """The names of network interfaces by their index, in each guarded namespace.
 
-The kernel is asked each time (SIOCGIFNAME, netdevice(7)): that takes a microsecond, and interfaces come and go.
+The kernel is asked each time (SIOCGIFNAME, netdevice(7)): it answers quickly, and interfaces come and go.
 """
 
 from __future__ import annotations

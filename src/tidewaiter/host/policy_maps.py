@@ -18,7 +18,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.rule import Answer
-from tidewaiter.policy.tables import KernelTables
+from tidewaiter.policy.tables import NOT_RULES, KernelTables
 
 PROGRAM, USER, REMOTE, LOCAL, PORT = 1, 2, 4, 8, 16  # enum tw_dimension
 _FAMILY_6, _FIXED_BITS, _PATH = 64, 16, 512
@@ -63,10 +63,29 @@ def write_policy(kernel: Kernel, tables: KernelTables) -> int:
     return epoch
 
 
-def new_epoch(kernel: Kernel) -> None:
-    """The same policy, and each cached verdict is decided again: what its rules are looked up in has changed."""
+def decide_anew(kernel: Kernel) -> None:
+    """The same policy in force once more: each cached verdict is decided again when it is next used."""
+    config = kernel.map("config").read(value=0) or {}
+    set_config(
+        kernel, epoch=int(config["epoch"]) + 2 & 0xFFFFFFFF
+    )  # the lowest bit says where its tables are
+
+
+def switch_off(kernel: Kernel, bits: Iterable[int]) -> None:
+    """Takes rules out of the policy in force. What they have decided stays: the epoch does not change.
+
+    A rule that is in no direction's set is never the first match. The sets only lose bits, so whoever looks at them
+    meanwhile sees each rule either as it was or switched off.
+    """
     epoch = int((kernel.map("config").read(value=0) or {})["epoch"])
-    set_config(kernel, epoch=epoch + 2 & 0xFFFFFFFF)  # the maps' generation stays
+    table, key = kernel.map("policy"), struct.pack("<I", epoch & 1)
+    policy = bytearray(table.get(key) or b"")
+    for bit in bits:
+        for direction in Direction:
+            if bit < CAPACITY - NOT_RULES and policy:
+                policy[direction * _OTHERS.size + 8 + bit // 8] &= ~(1 << bit % 8)
+    if policy:
+        table.put(key, bytes(policy))
 
 
 def set_config(kernel: Kernel, **fields: int) -> None:

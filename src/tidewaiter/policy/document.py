@@ -13,7 +13,7 @@ from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.index import uncollected
 from tidewaiter.policy.rule import Answer, Rule, programs_on_disk
 from tidewaiter.policy.settings import ListSource, NetworkProfile
-from tidewaiter.policy.words import user_id
+from tidewaiter.policy.words import ENDING, user_id
 
 VERSION = reader.VERSION
 """The version of the format that is read."""
@@ -24,7 +24,7 @@ MAX_SIZE = 4 * 1024 * 1024
 MAX_FILES = 1000
 """How many files a policy may include."""
 
-_MADE_BY_PROMPTS = ("restart", "process-end", "once")
+_MADE_BY_PROMPTS = ("restart", *ENDING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,10 +96,10 @@ class Rule:
     that goes out or through this host, and the local port of one that comes in. ``any_of`` are further dimensions
     by name, ``none_of`` what a connection must not be like, ``also`` more conditions that have to hold besides.
 
-    A rule that is not ``enabled``, or whose ``group`` is switched off, matches nothing. ``until`` is seconds since 1970
-    or the word of a life (`tidewaiter.policy.life`), "" for always. ``limit`` are bytes a second to and from the
-    program, 0 for no limit. ``function`` is what an answer `Answer.PYTHON` calls. ``file`` and ``line`` are where the
-    rule begins, counted from 1, 0 for a rule made in Python.
+    A rule that is not ``enabled``, or whose ``group`` is switched off, matches nothing. ``until`` is seconds since
+    1970, a duration or the word of a life (`tidewaiter.policy.life`), "" for always. ``limit`` are bytes a second to
+    and from the program, 0 for no limit. ``function`` is what an answer `Answer.PYTHON` calls. ``file`` and ``line``
+    are where the rule begins, counted from 1, 0 for a rule made in Python.
     """
 
     name: str
@@ -176,7 +176,15 @@ class Facts(NamedTuple):
     pending: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, connection: Connection, *, time: float = 0.0, lookup: Lookup = BLIND) -> Facts:
+    def of(
+        cls,
+        connection: Connection,
+        *,
+        time: float = 0.0,
+        lookup: Lookup = BLIND,
+        network: tuple[str, ...] = (),
+        pending: frozenset[str] = frozenset(),
+    ) -> Facts:
         """The facts of a connection at a time (seconds since 1970); ``lookup`` finds what its record lacks."""
         key, process = connection.key, connection.process
         protocol, local, local_port, remote, remote_port, _ = key
@@ -191,7 +199,10 @@ class Facts(NamedTuple):
             remote_port,
             OfProcess(process, lookup),
             _names(connection.name),
-            time=time,
+            connection.interface,
+            time,
+            network,
+            pending=pending,
         )
 
     @property

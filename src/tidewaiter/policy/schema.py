@@ -7,7 +7,7 @@ from typing import Any
 from tidewaiter.policy.dimensions import DIMENSIONS, Dimension
 from tidewaiter.policy.reader import ANSWERS, DEFAULTS, TOP_KEYS
 from tidewaiter.policy.settings import LIST_FORMATS
-from tidewaiter.policy.words import LIVES
+from tidewaiter.policy.words import DURATION, LIVES
 
 _RATE = {"type": "string", "pattern": "^[0-9]+([.][0-9]+)? ?[kMG]?(B|bit)/s$"}
 _TEXT = {"type": "string", "minLength": 1}
@@ -34,7 +34,13 @@ def schema() -> dict[str, Any]:
             "group": _TEXT,
             "enabled": {"type": "boolean"},
             "log": {"type": "boolean"},
-            "until": {"anyOf": [{"enum": list(LIVES)}, {"description": "a date and time"}]},
+            "until": {
+                "anyOf": [
+                    {"enum": list(LIVES)},
+                    {"type": "string", "pattern": DURATION, "description": "a duration: 2h, 1d12h"},
+                    {"description": "a date and time"},
+                ]
+            },
             "limit": {"anyOf": [_RATE, _table({"down": _RATE, "up": _RATE}, "bytes or bits a second")]},
         },
         "one rule; the first that matches decides",

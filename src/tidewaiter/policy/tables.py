@@ -17,6 +17,7 @@ from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer, Facts, PortSpan, Rule
 from tidewaiter.policy.scopes import Network
+from tidewaiter.policy.words import ENDING, duration
 
 V = TypeVar("V", bound=Hashable)
 
@@ -160,6 +161,8 @@ def needs_python(rule: Rule) -> tuple[str, ...]:
         or condition.dimension not in _IN_KERNEL
         or not all(isinstance(value, _IN_KERNEL[condition.dimension]) for value in condition.values)
     ]
+    if rule.until in ENDING or duration(rule.until):
+        reasons.append("until")
     if rule.answer not in _ANSWERED:
         reasons.append(f"verdict {rule.answer}")
     return tuple(dict.fromkeys(reasons))

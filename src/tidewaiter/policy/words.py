@@ -329,16 +329,38 @@ def parse_url(text: str) -> str:
 LIVES = ("always", "restart", "process-end", "once")
 """What ``until`` may say besides a time."""
 
+ENDING = ("process-end", "once")
+"""Those of them that begin to end with the first connection that the rule decides."""
+
+DURATION = "^(?=[0-9])([0-9]{1,4}d)?([0-9]{1,4}h)?([0-9]{1,4}m)?([0-9]{1,4}s)?$"
+"""A duration: days, hours, minutes, seconds, as many of them as are needed."""
+
+_DURATION = re.compile(DURATION, re.ASCII)
+
+
+def duration(life: float | str) -> int:
+    """The seconds of a duration like ``2h`` or ``1d12h``; 0 for every other end of a rule."""
+    match = _DURATION.fullmatch(life) if isinstance(life, str) else None
+    days, hours, minutes, seconds = (
+        (int(part[:-1]) if part else 0 for part in match.groups()) if match else [0] * 4
+    )
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
 
 def parse_until(value: object) -> float | str:
-    """A time as seconds since 1970, or the word of a life; "" for always. Raises `BadValueError`."""
+    """A time as seconds since 1970, a duration as it is written, or the word of a life; "" for always.
+
+    Raises `BadValueError`.
+    """
     if isinstance(value, datetime):
         if value.tzinfo is None:
             value = value.astimezone()
         return value.astimezone(UTC).timestamp()
     if value in LIVES:
         return "" if value == "always" else str(value)
-    remedy = f"write {listed(LIVES, 'or')}, or a time like 2030-01-31T18:00:00Z"
+    if isinstance(value, str) and duration(value):
+        return value
+    remedy = f"write {listed(LIVES, 'or')}, a duration like 2h, or a time like 2030-01-31T18:00:00Z"
     raise BadValueError(f"{quoted(value)} is no end of a rule", remedy)
 
 

@@ -22,8 +22,9 @@ from tidewaiter.host.wake import Wake
 from tidewaiter.policy.document import Policy
 from tidewaiter.protocol.command import Command, CommandDecoder, Shutdown
 from tidewaiter.protocol.errors import CommandError, RemoteProtocolError
-from tidewaiter.service.engine import Listener, Settings
+from tidewaiter.service.engine import Listener
 from tidewaiter.service.owned import ASK, OwnedDriver
+from tidewaiter.service.settings import Settings
 
 log = logging.getLogger("tidewaiter")
 

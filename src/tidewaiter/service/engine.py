@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 from tidewaiter.driver.core import SECOND, Action, Asked, Decided, Driver, Event
@@ -24,19 +22,20 @@ from tidewaiter.host.install import Installed
 from tidewaiter.host.lookup import MachineLookup
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
-from tidewaiter.host.policy_maps import new_epoch
-from tidewaiter.host.redirect import RedirectPorts, check_ports
-from tidewaiter.host.scope import Scope
+from tidewaiter.host.policy_maps import decide_anew, switch_off
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
+from tidewaiter.service.facts import LiveFacts
 from tidewaiter.service.functions import Function, functions_of
-from tidewaiter.service.judge import FIRST_BYTES, NO_REDIRECT, Judge
+from tidewaiter.service.judge import FIRST_BYTES, Judge
 from tidewaiter.service.keeper import Keeper
 from tidewaiter.service.naming import Naming
 from tidewaiter.service.recheck import Recheck
+from tidewaiter.service.rules import Rules
+from tidewaiter.service.settings import Settings
 
 log = logging.getLogger("tidewaiter")
 
@@ -65,47 +64,13 @@ class Counted(NamedTuple):
 Listener = Callable[[Event | Counted], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How to run. ``timeout`` in seconds: how long a packet waits for an answer before ``on_timeout`` is it.
-
-    ``fail``, "closed" or "open": what happens to what is undecided when we die. ``held`` bounds the packets that wait;
-    the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``: where the verdicts that redirect lead
-    to; None: they are not allowed, and what has one is dropped. ``state``: the folder for what shall be there again at
-    the next start, which is lists; None: nothing is kept. Raises ValueError for what is none of that.
-    """
-
-    name: str = "host"
-    scope: Scope = field(default_factory=Scope.host)
-    mode: Mode = Mode.ENFORCE
-    fail: str = "closed"
-    timeout: float = 30.0
-    on_timeout: Verdict = Verdict.PERMANENT_BLOCK
-    held: int = 1024
-    count_every: float = 0.0
-    redirect: RedirectPorts | None = None
-    state: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.fail not in ("open", "closed"):
-            raise ValueError(f"fail is 'open' or 'closed', not {self.fail!r}")
-        if self.redirect is not None:
-            check_ports(self.redirect)
-        elif self.on_timeout.redirects:
-            raise ValueError(NO_REDIRECT)
-
-    @property
-    def fail_open(self) -> bool:
-        """Whether what is undecided goes on then."""
-        return self.fail == "open"
-
-
 class Engine:
     """A firewall in force from `start` to `stop`.
 
     ``decide`` answers at once for each connection that the policy says to ask about. Where it does not (None), ``ask``
-    is told, and the answer comes through `answer`. ``listener`` hears of everything. All of them run in the
-    engine's thread, and at last ``ended``, when the loop has come to its end in whatever way (see ``failure``).
+    is told, and the answer comes through `answer`. ``listener`` hears of everything but what rules with ``log = false``
+    decide; with ``tells_all`` of that too. All of them run in the engine's thread, and at last ``ended``, when the loop
+    has come to its end in whatever way (see ``failure``).
     ``notice`` is told, in threads of their own, what others have done to the firewall, and who goes past it; it is
     logged besides. ``packet_socket`` hears of each packet socket when it is found, and when it has ended.
     """
@@ -121,16 +86,18 @@ class Engine:
         ended: Callable[[], None] = lambda: None,
         notice: Callable[[str], None] | None = None,
         packet_socket: Callable[[PacketSocket], None] | None = None,
+        tells_all: bool = False,
     ) -> None:
         self.settings, self._notice, self._packet_socket = settings, notice, packet_socket
         self._ask, self._listener, self._ended = ask, listener, ended
-        self._policy = policy
-        self._naming = Naming()
+        self._tells_all, self._naming = tells_all, Naming()
         self._keeper = Keeper(settings.state, self._say, lambda: self.command(self._look_around))
+        where = next(iter(settings.scope.namespaces), None)
+        self._facts = LiveFacts(
+            MachineLookup(self._say), where, lambda: self.command(self._arrive), self._say
+        )
         self.judge = Judge(
-            policy,
-            self._keeper.use(self._keeper.read(policy)),
-            MachineLookup(self._say),
+            Rules(policy, self._keeper.use(self._keeper.read(policy)), self._facts),
             decide,
             otherwise=settings.on_timeout,
             redirects=settings.redirect is not None,
@@ -152,12 +119,12 @@ class Engine:
 
     def start(self) -> None:
         """Puts the firewall into the kernel and starts the thread. Raises what `install.install` raises."""
-        settings = self.settings
+        settings, rules = self.settings, self.judge.rules
         self._installed = install.install(
             settings.name,
             settings.scope,
             settings.mode,
-            self._policy,
+            rules.policy,
             fail_open=settings.fail_open,
             events=self._listener is not None,
             redirect=settings.redirect,
@@ -173,6 +140,9 @@ class Engine:
                 undo.callback(self._guard.stop)
                 number = self.driver.number
                 self._packet_sockets = PacketSockets(self._installed, number, self._goes_past)
+                self._facts.prepare(rules.policy)
+                rules.enter()
+                self.machine.interfaces.wanted = self._wants_interfaces()
                 undo.pop_all()
         except BaseException:
             install.remove(self._installed)
@@ -194,6 +164,8 @@ class Engine:
         self._thread.join()
         self._guard.stop()
         self._packet_sockets.stop()
+        self._facts.close()
+        self.judge.rules.close()
         self.machine.close()
         self._naming.close()
         failures = install.remove(self._installed)
@@ -225,14 +197,17 @@ class Engine:
             raise RuntimeError("no firewall is in force: load a policy between start and stop")
         done: Future[None] = Future()
         sources = self._keeper.read(policy)  # in this thread: reading lists may take a moment
+        self._facts.prepare(policy)
 
         def change() -> list[Action]:
             try:
                 assert self._installed is not None
                 functions_of(policy)  # what is wrong with them is said before anything changes
-                install.replace_policy(self._installed, policy)
-                self.judge.use(policy, self._keeper.use(sources))
-                self._policy = policy
+                rules = Rules(policy, sources.world(), self._facts, self.judge.rules)
+                install.replace_policy(self._installed, rules.policy)
+                self._keeper.use(sources)
+                self.judge.use(rules)
+                self.machine.interfaces.wanted = self._wants_interfaces()
                 self.machine.name_rules(self._installed.state.rules)
                 self._look_again()
             except Exception as error:
@@ -253,10 +228,24 @@ class Engine:
     def _look_around(self) -> list[Action]:
         """What the policy is looked up in has changed: everything is decided again, and what it refuses now is cut."""
         if self._installed is not None and (world := self._keeper.world()) is not None:
-            self.judge.classifier.look_into(world)
-            new_epoch(self._installed.kernel)
+            self.judge.rules.look_into(world)
+            decide_anew(self._installed.kernel)
             self._look_again()
         return []
+
+    def _wants_interfaces(self) -> bool:
+        return self._listener is not None or self._facts.names_interface
+
+    def _arrive(self) -> list[Action]:
+        """The network has changed."""
+        if self._installed is not None and self._facts.arrive():
+            decide_anew(self._installed.kernel)
+            self._look_again()
+        return []
+
+    def logs(self, connection: Connection) -> bool:
+        """Whether listeners hear of it: not where it was decided by a rule with ``log = false``."""
+        return connection.rule not in self.judge.rules.silent
 
     def statistics(self) -> dict[str, int]:
         """What has happened so far, the driver's counters and the kernel's."""
@@ -334,6 +323,8 @@ class Engine:
             machine.carry_out(self._commands.popleft()())
         if actions := self.driver.tick(now):
             machine.carry_out(actions)
+        if ended := self.judge.rules.ended():
+            switch_off(machine.installed.kernel, ended)
         self._dispatch()
         if self.settings.count_every and now >= self._next_count:
             self._next_count = now + int(self.settings.count_every * SECOND)
@@ -388,7 +379,8 @@ class Engine:
 
     def _tell(self, listener: Listener, event: Event | Counted) -> None:
         try:
-            listener(event)
+            if self._tells_all or self.logs(event.connection):
+                listener(event)
         except Exception:
             log.exception("a listener failed on %s", type(event).__name__)
 

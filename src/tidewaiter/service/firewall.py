@@ -33,8 +33,9 @@ from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer
-from tidewaiter.service.engine import Counted, Engine, Listener, Settings
+from tidewaiter.service.engine import Counted, Engine, Listener
 from tidewaiter.service.judge import NO_REDIRECT
+from tidewaiter.service.settings import Settings
 
 ASK_ALWAYS = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
 """The policy of a firewall that has none: every connection is a question."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.names.live import Wait
-from tidewaiter.policy.classifier import Classifier
-from tidewaiter.policy.details import Lookup
 from tidewaiter.policy.dimensions import OF_NAMES
-from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
+from tidewaiter.policy.rule import Answer, Decision, Rule
 from tidewaiter.policy.tables import needs_python
 from tidewaiter.service.functions import PERMANENT, Function, call, functions_of
 from tidewaiter.service.naming import Naming
+from tidewaiter.service.rules import Rules
 
 log = logging.getLogger("tidewaiter")
 
@@ -39,9 +36,7 @@ class Judge:
 
     def __init__(
         self,
-        policy: Policy,
-        world: World,
-        lookup: Lookup,
+        rules: Rules,
         decide: Function | None,
         *,
         otherwise: Verdict,
@@ -49,28 +44,23 @@ class Judge:
         naming: Naming | None = None,
     ) -> None:
         """Raises PolicyError for a function that cannot be had."""
-        self._lookup, self._decide = lookup, decide
-        self._otherwise, self._redirects, self._naming = otherwise, redirects, naming or Naming()
-        self.use(policy, world)
+        self._decide, self._otherwise, self._redirects = decide, otherwise, redirects
+        self._naming = naming or Naming()
+        self.use(rules)
 
-    def use(self, policy: Policy, world: World) -> None:
-        """Decides by this policy from now on. Raises PolicyError, and then by the old one."""
-        functions = functions_of(policy)
-        self.classifier = Classifier(policy.on_this_host(), world)
-        self._functions = functions
-        self._questions = {rule.name for rule in policy.rules if _asks(rule)}
-        self.by_name = bool(self.classifier.dimensions & OF_NAMES)
+    def use(self, rules: Rules) -> None:
+        """Decides by these rules from now on. Raises PolicyError, and then by the old ones."""
+        functions = functions_of(rules.policy)
+        rules.enter()
+        self.rules, self._functions = rules, functions
+        self._questions = {rule.name for rule in rules.policy.rules if _asks(rule)}
+        self.by_name = bool(rules.dimensions & OF_NAMES)
 
     def decision(self, connection: Connection) -> Decision:
         """What the policy says of a connection that is open, by what is known now."""
         if self.by_name:
             self._naming.call(connection)
-        return self._decision(connection, frozenset())
-
-    def _decision(self, connection: Connection, pending: frozenset[str]) -> Decision:
-        """Of ``pending`` dimensions more may be known soon."""
-        facts = Facts.of(connection, time=time.time(), lookup=self._lookup)
-        return self.classifier.decide(facts._replace(pending=pending) if pending else facts)
+        return self.rules.decide_open(connection)
 
     def __call__(self, connection: Connection, payload: bytes) -> Verdict | None:
         """What the policy, or else your function, says at once."""
@@ -87,7 +77,7 @@ class Judge:
         else:
             self._naming.call(connection)
         if connection.rule not in self._questions:  # else the kernel has found the rule already
-            decision = self._decision(connection, _HOST if wait else frozenset())
+            decision = self.rules.decide(connection, _HOST if wait else frozenset())
             if wait and decision.missing:
                 connection.rule = FIRST_BYTES
                 return Verdict.ACCEPT if wait is Wait.HANDSHAKE else Verdict.UNDECIDED

@@ -20,9 +20,9 @@ from tidewaiter.model.verdict import Verdict
 from tidewaiter.protocol import command as commands
 from tidewaiter.protocol.command import Shutdown
 from tidewaiter.protocol.errors import CommandError
-from tidewaiter.service.engine import Settings
 from tidewaiter.service.owned import OwnedDriver
 from tidewaiter.service.remote_device import RemoteDevice
+from tidewaiter.service.settings import Settings
 
 
 class Device:

@@ -22,7 +22,8 @@ from tidewaiter.policy.document import Policy
 from tidewaiter.policy.rule import Answer
 from tidewaiter.protocol.command import ClearCache, Command, GetBandwidthStats, Update, VerdictCommand
 from tidewaiter.protocol.info import Severity
-from tidewaiter.service.engine import Counted, Engine, Listener, Settings
+from tidewaiter.service.engine import Counted, Engine, Listener
+from tidewaiter.service.settings import Settings
 
 log = logging.getLogger("tidewaiter")
 
@@ -50,7 +51,9 @@ class OwnedDriver:
         self._told, self._listener = told, listener
         self._owner: int | None = None
         self.over = False
-        self.engine = Engine(policy, settings, decide=self._decide, listener=self._hear, ended=self._ended)
+        self.engine = Engine(
+            policy, settings, decide=self._decide, listener=self._hear, ended=self._ended, tells_all=True
+        )
         self.device = Device(self.engine.driver)
 
     def take(self, pid: int) -> None:
@@ -95,7 +98,7 @@ class OwnedDriver:
         return Verdict.PERMANENT_ACCEPT if connection.process.pid == self._owner else None
 
     def _hear(self, event: Event | Counted) -> None:
-        if self._listener is not None:
+        if self._listener is not None and self.engine.logs(event.connection):
             self._listener(event)
         if isinstance(event, Asked | Ended):
             self.device.tell(event)

@@ -19,6 +19,7 @@ from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import NOWHERE, Classifier
 from tidewaiter.policy.document import Policy
+from tidewaiter.policy.life import Lives
 from tidewaiter.policy.rule import Facts, World
 from tidewaiter.protocol.command import (
     ClearCache,
@@ -57,8 +58,8 @@ class Owner:
         room: int = 65536,
     ) -> None:
         self._timeout, self._on_timeout, self._identify, self._room = timeout, on_timeout, identify, room
-        self._functions = functions_of(policy)
-        self._classifier = Classifier(policy.on_this_host(), world)
+        self._lives = Lives(Policy(), 0)
+        self._use(policy, world)
         self._number = 0
         self._events: list[Event] = []
         self._ended: deque[Connection] = deque()
@@ -80,14 +81,19 @@ class Owner:
 
     def load(self, policy: Policy, world: World = NOWHERE) -> None:
         """Another policy: every open connection is asked about again with its next packet."""
-        self._functions = functions_of(policy)
-        self._classifier = Classifier(policy.on_this_host(), world)
+        self._use(policy, world)
         self._send(ClearCache())
 
     def look_into(self, world: World) -> None:
         """The same policy in another world; open connections are asked about again too."""
         self._classifier.look_into(world)
         self._send(ClearCache())
+
+    def _use(self, policy: Policy, world: World) -> None:
+        self._functions = functions_of(policy)
+        self._lives = Lives(policy, time.time(), self._lives)
+        self._classifier = Classifier(self._lives.policy.on_this_host(), world)
+        self._silent = {rule.name for rule in policy.rules if not rule.log}
 
     def receive(self, data: bytes, now: int) -> None:
         """Bytes of the driver."""
@@ -131,9 +137,9 @@ class Owner:
         return taken
 
     def events(self) -> list[Event]:
-        """What has happened since the last call, oldest first."""
+        """What has happened since the last call, oldest first, but for what rules with ``log = false`` decide."""
         taken, self._events = self._events, []
-        return taken
+        return [event for event in taken if event.connection.rule not in self._silent]
 
     # --- infos ---------------------------------------------------------------------------------
 

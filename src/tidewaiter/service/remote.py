@@ -23,10 +23,11 @@ from tidewaiter.host.wake import Wake
 from tidewaiter.model.process import Process
 from tidewaiter.policy.document import Policy
 from tidewaiter.service.device import DeviceError
-from tidewaiter.service.engine import Listener, Settings
+from tidewaiter.service.engine import Listener
 from tidewaiter.service.keeper import Keeper
 from tidewaiter.service.owner import Owner
 from tidewaiter.service.remote_device import become_owner, reach
+from tidewaiter.service.settings import Settings
 from tidewaiter.service.world import Sources
 
 log = logging.getLogger("tidewaiter")
