@@ -211,14 +211,16 @@ PROGRAM_OF_OTHERS = "stranger"
 """The name of the eBPF program that `attach_foreign` attaches."""
 
 
-def compile_bpf(output: Path, program: str) -> None:
-    """An eBPF object of one program."""
+def compile_bpf(output: Path, program: str, includes: Path | None = None) -> None:
+    """An eBPF object of one program; ``includes`` is a folder with headers of its own."""
     source = output.with_suffix(".c")
-    includes = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
-    source.write_text(f'{includes}{program}\nchar LICENSE[] SEC("license") = "GPL";\n')
+    common = "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\n"
+    source.write_text(f'{common}{program}\nchar LICENSE[] SEC("license") = "GPL";\n')
     asm = f"/usr/include/{platform.machine()}-linux-gnu"
+    own = ["-I", str(includes)] if includes else []
     subprocess.run(
-        ["clang", "-O2", "-g", "-target", "bpf", "-idirafter", asm, "-c", source, "-o", output], check=True
+        ["clang", "-O2", "-g", "-target", "bpf", *own, "-idirafter", asm, "-c", source, "-o", output],
+        check=True,
     )
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from livelab import HOLDS, Agent, holds_in, left_of, new_name, new_pins, rules_in, scope_of
 from tidewaiter.host import adopt, hold, install, namespace, state
-from tidewaiter.host.install import FIRST_QUEUE, Installed, rule_names
+from tidewaiter.host.install import FIRST_QUEUE, Installed
 from tidewaiter.host.queue import Queue, QueueError
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.state import State, StateError
@@ -78,18 +78,6 @@ def epoch(installed: Installed) -> int:
     found = installed.kernel.map("config").read(value=0)
     assert found is not None
     return int(found["epoch"])
-
-
-def test_the_names_of_rules_are_by_their_bits() -> None:
-    assert rule_names(BLOCK_WEB)[:4] == ("no web", "default", "default", "default")
-
-
-def test_the_bit_that_consults_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "CAPACITY", 256)
-    rules = tuple(Rule(name=f"{number}", answer=Answer.ASK) for number in range(300))
-    names = rule_names(Policy(rules))
-    assert (names[251], names[252], names[253]) == ("251", "", "253")
-    assert rule_names(Policy(rules[:252]))[251:253] == ("251", "default")
 
 
 @pytest.mark.live

@@ -18,6 +18,7 @@ from livelab import PATIENCE, loaded
 from tidewaiter.host import install, packet_sockets
 from tidewaiter.host.install import Installed
 from tidewaiter.host.packet_sockets import PacketSockets, Place, parse
+from tidewaiter.host.policy_maps import PolicyMaps
 from tidewaiter.host.state import State
 from tidewaiter.kernel import frames
 from tidewaiter.kernel.libbpf import KernelError
@@ -72,7 +73,7 @@ def following(world: World, kernel: Kernel, heard: list[PacketSocket]) -> Iterat
         name="test", pid=1, started=1, serial=1, build="", mode="observe", fail_open=False,
         cgroup=str(world.cgroup), namespaces=namespaces, rules=(), redirect=(),
     )  # fmt: skip
-    installed = Installed(state, kernel, [], taken_over=False)
+    installed = Installed(state, kernel, PolicyMaps(kernel), [], taken_over=False)
     one = PacketSockets(installed, count(1).__next__, heard.append)
     yield one
     one.stop()

@@ -39,15 +39,14 @@ from policy.homes import (
 )
 from policy.material import LISTS
 from policy.oracle import Loop, Seen, Words
-from tidewaiter.host.install import rule_names
-from tidewaiter.host.policy_maps import CAPACITY, write_policy
+from tidewaiter.host.policy_maps import PolicyMaps
 from tidewaiter.kernel.btf import Btf
 from tidewaiter.kernel.libbpf import check, library
 from tidewaiter.kernel.loader import Kernel, LoadedObject
 from tidewaiter.kernel.maps import Map
 from tidewaiter.kernel.objects import Mode, ObjectSpec
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy import Classifier, Facts, Policy, compile_tables
+from tidewaiter.policy import Classifier, Facts, Policy
 from tidewaiter.policy.connection import facts_of
 
 pytestmark = [pytest.mark.live, pytest.mark.fuzzed]
@@ -74,7 +73,7 @@ class InTheKernel:
     """The classifier in the kernel, with the maps of a kernel half."""
 
     def __init__(self, kernel: Kernel, built: Path) -> None:
-        self._kernel = kernel
+        self._kernel, self._maps = kernel, PolicyMaps(kernel)
         maps = {name: one.fd for name, one in kernel.maps.items()}
         self._object = LoadedObject(Harness("policy harness", built=built), Mode.ENFORCE, maps, {})
         types = Btf.of_object(built)
@@ -88,8 +87,8 @@ class InTheKernel:
         self._object.close()
 
     def load(self, policy: Policy) -> None:
-        write_policy(self._kernel, compile_tables(policy, CAPACITY))
-        self._names = rule_names(policy)
+        self._maps.put(policy)
+        self._names = self._maps.names()
         self._numbers = {
             key.lstrip(b"\0").decode(): int.from_bytes(number, "little")
             for key, number in self._kernel.map("programs").items()

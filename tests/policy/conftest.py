@@ -52,6 +52,25 @@ def some(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]
     return st.just(()) | st.lists(elements, max_size=3).map(tuple)
 
 
+def any_of(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.lists(elements, min_size=1, max_size=2).map(tuple)
+
+
+REFUSED: st.SearchStrategy[dict[str, tuple[Any, ...]]] = (
+    st.just({})
+    | st.just({})
+    | st.fixed_dictionaries(
+        {},
+        optional={
+            "program": any_of(PROGRAMS),
+            "user": any_of(USERS),
+            "direction": any_of(st.sampled_from(Direction)),
+            "remote": any_of(networks()),
+            "local": any_of(networks()),
+            "port": any_of(spans()),
+        },
+    )
+)
 RULES = st.builds(
     Rule,
     name=st.just("drawn"),
@@ -62,6 +81,7 @@ RULES = st.builds(
     remote=some(networks()),
     local=some(networks()),
     ports=some(spans()),
+    none_of=REFUSED,
 )
 DEFAULTS = st.dictionaries(st.sampled_from(Direction), st.sampled_from(ANSWERS))
 
@@ -80,10 +100,21 @@ def addresses(draw: Any, version: int, near: list[Network]) -> Address:
     return address(version, (int(edge) + step) % 2 ** WIDTHS[version])
 
 
+def named_networks(rules: list[Rule], dimension: str) -> list[Network]:
+    """What rules want and what they refuse."""
+    named = [one for rule in rules for one in (*getattr(rule, dimension), *rule.none_of.get(dimension, ()))]
+    return [one for one in named if not isinstance(one, Pattern)]
+
+
 @st.composite
 def facts(draw: Any, rules: list[Rule]) -> Facts:
     version = draw(st.sampled_from([4, 6]))
-    edges = [edge for rule in rules for span in rule.ports for edge in (span.low, span.high)]
+    edges = [
+        edge
+        for rule in rules
+        for span in (*rule.ports, *rule.none_of.get("port", ()))
+        for edge in (span.low, span.high)
+    ]
     ports = st.integers(0, 65535)
     if edges:
         near = st.builds(
@@ -95,13 +126,9 @@ def facts(draw: Any, rules: list[Rule]) -> Facts:
         uid=draw(USERS | st.just(-1)),
         direction=draw(st.sampled_from(Direction)),
         protocol=draw(PROTOCOLS),
-        local=draw(
-            addresses(version, [one for rule in rules for one in rule.local if not isinstance(one, Pattern)])
-        ),
+        local=draw(addresses(version, named_networks(rules, "local"))),
         local_port=draw(ports),
-        remote=draw(
-            addresses(version, [one for rule in rules for one in rule.remote if not isinstance(one, Pattern)])
-        ),
+        remote=draw(addresses(version, named_networks(rules, "remote"))),
         remote_port=draw(ports),
     )
 
@@ -112,32 +139,32 @@ def cases(draw: Any) -> tuple[Policy, list[Facts]]:
     return Policy(tuple(rules), draw(DEFAULTS)), draw(st.lists(facts(rules), min_size=1, max_size=6))
 
 
+def is_one_of(dimension: str, values: tuple[Any, ...], facts: Facts) -> bool:
+    """Whether a connection is one of the values of a dimension."""
+    if dimension in {"remote", "local"}:
+        address = facts.remote if dimension == "remote" else facts.local
+        return any(address in network for network in values if not isinstance(network, Pattern))
+    if dimension == "port":
+        port = facts.local_port if facts.direction == Direction.IN else facts.remote_port
+        return any(
+            span.low <= port <= span.high
+            and (facts.protocol in {6, 17, 132} if span.protocol is None else facts.protocol == span.protocol)
+            for span in values
+        )
+    return {"program": facts.program, "user": facts.uid, "direction": facts.direction}[dimension] in values
+
+
 def matches(rule: Rule, facts: Facts) -> bool:
-    port = facts.local_port if facts.direction == Direction.IN else facts.remote_port
-    return (
-        (not rule.programs or facts.program in rule.programs)
-        and (not rule.users or facts.uid in rule.users)
-        and (not rule.directions or facts.direction in rule.directions)
-        and (
-            not rule.remote
-            or any(facts.remote in network for network in rule.remote if not isinstance(network, Pattern))
-        )
-        and (
-            not rule.local
-            or any(facts.local in network for network in rule.local if not isinstance(network, Pattern))
-        )
-        and (
-            not rule.ports
-            or any(
-                span.low <= port <= span.high
-                and (
-                    facts.protocol in {6, 17, 132}
-                    if span.protocol is None
-                    else facts.protocol == span.protocol
-                )
-                for span in rule.ports
-            )
-        )
+    wanted = {
+        "program": rule.programs,
+        "user": rule.users,
+        "direction": tuple(rule.directions),
+        "remote": rule.remote,
+        "local": rule.local,
+        "port": rule.ports,
+    }
+    return all(not values or is_one_of(name, values, facts) for name, values in wanted.items()) and not any(
+        is_one_of(name, values, facts) for name, values in rule.none_of.items()
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from ipaddress import ip_network
 from pathlib import Path
@@ -273,17 +272,6 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     file.write_bytes(text.ljust(MAX_SIZE + 1, b"x"))
     with pytest.raises(PolicyError, match="the file has more than 4194304 bytes; make it smaller"):
         Policy.load(file)
-
-
-def test_links_are_followed_for_this_host(tmp_path: Path) -> None:
-    real, link = tmp_path / "real", tmp_path / "link"
-    real.touch()
-    link.symlink_to(real)
-    rule = Rule(name="a", answer=Answer.DROP, programs=(str(link),))
-    other = Rule(name="b", answer=Answer.DROP)
-    policy = Policy((rule, other), {Direction.IN: Answer.ASK}).on_this_host()
-    assert [rule.programs for rule in policy.rules] == [(str(link), os.path.realpath(real)), ()]
-    assert policy.defaults == {Direction.IN: Answer.ASK}
 
 
 def read_or_refused(text: str) -> None:

@@ -23,9 +23,10 @@ def test_it_counts() -> None:
     found = measure(POLICY)
     assert (found.rules, found.off, found.in_kernel, found.beyond) == (2, 1, 1, 0)
     assert found.dimensions == {"host": (1, 1), "program": (1, 1), "remote": (2, 6)}
-    assert found.because == {"host": 1, "remote": 1, "verdict ask": 1}
+    assert found.because == {"host": 1, "verdict ask": 1}
     assert found.tables["programs"][0] == 1
-    assert found.tables["remote"][0] == 4  # both networks, and all of each IP version
+    assert found.tables["remote"][0] == 6  # those of the lan are five, one of which both rules name
+    assert found.tables["blocks"] == (0, 0)
     shown = found.as_object()
     assert shown["kernel_bytes"] == sum(table["bytes"] for table in shown["tables"].values())
     assert len(list(found.lines(details=False))) == 1

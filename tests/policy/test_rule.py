@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from ipaddress import ip_address
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +11,8 @@ from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.name import Name
 from tidewaiter.model.process import Process
 from tidewaiter.policy.rule import (
-    Answer,
     Facts,
     PortSpan,
-    Rule,
-    programs_on_disk,
 )
 
 KEY = ConnectionKey(Protocol.TCP, ip_address("10.0.0.1"), 40000, ip_address("192.0.2.1"), 443)
@@ -32,14 +27,6 @@ def test_a_port_without_protocol_means_those_that_have_ports() -> None:
 def test_impossible_spans_are_refused(span: tuple[int, int, int | None]) -> None:
     with pytest.raises(ValueError, match="is not a"):
         PortSpan(*span)
-
-
-def test_links_are_followed_on_disk(tmp_path: Path) -> None:
-    real, link = tmp_path / "vim.basic", tmp_path / "vi"
-    real.touch()
-    link.symlink_to(real.name)
-    rule = Rule(name="vi", answer=Answer.BLOCK, programs=(str(link), "/not/there"))
-    assert programs_on_disk(rule) == (str(link), os.path.realpath(real), "/not/there")
 
 
 def test_names_come_with_what_they_are_aliases_of() -> None:

@@ -65,7 +65,7 @@ def check(file: str, as_json: bool) -> None:
     found = loaded(file)
     tables = compile_tables(found, KERNEL_CAPACITY)
     rules = len(found.rules)
-    in_kernel = sum(not action.consult for action in tables.actions[: tables.rules])
+    in_kernel = tables.in_kernel
     defaults = {direction.word: found.default(direction).value for direction in Direction}
     if as_json:
         summary = {"file": file, "rules": rules, "kernel": in_kernel, "consult": rules - in_kernel}

@@ -19,7 +19,7 @@ from tidewaiter.host import cgroup, hold, namespace, state, watch
 from tidewaiter.host.adopt import adopt_open_sockets, forget_closed_sockets
 from tidewaiter.host.hold import HoldRules
 from tidewaiter.host.memory import give_back_large_blocks
-from tidewaiter.host.policy_maps import CAPACITY, set_config, write_policy
+from tidewaiter.host.policy_maps import PolicyMaps, set_config
 from tidewaiter.host.processes import read_process
 from tidewaiter.host.queue import Queue, QueueError
 from tidewaiter.host.redirect import TARGETS, RedirectPorts
@@ -34,7 +34,6 @@ from tidewaiter.kernel.records import Home
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.tables import NOT_RULES, compile_tables
 
 log = logging.getLogger("tidewaiter")
 
@@ -48,10 +47,11 @@ _LOOK_AGAIN = 0.1
 
 @dataclass(slots=True)
 class Installed:
-    """A firewall in the kernel: the maps, and a queue for each guarded namespace."""
+    """A firewall in the kernel: the maps, with the policy in them, and a queue for each guarded namespace."""
 
     state: State
     kernel: Kernel
+    maps: PolicyMaps
     queues: list[Queue]
     taken_over: bool
 
@@ -87,11 +87,10 @@ def install(
         fail_open=fail_open,
         cgroup=str(scope.cgroup),
         namespaces=tuple(str(path) for path in scope.namespaces),
-        rules=rule_names(policy),
         redirect=tuple(redirect or ()),
     )
     if old is not None and old.complete and old.same_as(wanted) and links.standing(old.pins):
-        taken = replace(old, pid=wanted.pid, started=wanted.started, rules=wanted.rules)
+        taken = replace(old, pid=wanted.pid, started=wanted.started)
         return _take_over(taken, mode, policy, events=events, say=say)
     installed = _install_new(wanted, old, mode, policy, scope, events=events)
     if old is not None:
@@ -136,26 +135,15 @@ def clean_up(name: str) -> list[str]:
     return failures
 
 
-def rule_names(policy: Policy) -> tuple[str, ...]:
-    """The names of rules by their bit; the three defaults follow the rules, then what is no rule of the policy.
-
-    When there are more rules than the kernel has room for, the bit behind its last one stands for no rule.
-    """
-    names = [*(rule.name for rule in policy.rules), *("default",) * 3]
-    if len(policy.rules) > CAPACITY - NOT_RULES:
-        names[CAPACITY - NOT_RULES] = ""
-    return (*names, "time-out", "shutdown")
-
-
-def load_policy(kernel: Kernel, policy: Policy) -> int:
-    """Compiles a policy for this host and puts it in force; returns its epoch."""
-    return write_policy(kernel, compile_tables(policy.on_this_host(), CAPACITY))
+def load_policy(maps: PolicyMaps, policy: Policy, current: State) -> tuple[int, State]:
+    """Puts a policy in force; returns its epoch, and the state with the names of its rules."""
+    epoch = maps.put(policy)
+    return epoch, replace(current, rules=maps.names())
 
 
 def replace_policy(installed: Installed, policy: Policy) -> None:
     """Puts another policy in force; others learn the names of its rules. Raises KernelError: the old one stays."""
-    load_policy(installed.kernel, policy)
-    installed.state = replace(installed.state, rules=rule_names(policy))
+    _, installed.state = load_policy(installed.maps, policy, installed.state)
     installed.state.save()
 
 
@@ -170,6 +158,7 @@ def _install_new(
     kernel, queues = None, []
     try:
         kernel = Kernel.load(wanted.pins, mode)
+        maps = PolicyMaps(kernel)
         enforce = mode is Mode.ENFORCE
         whole = scope.cgroup == cgroup.root()
         set_config(kernel, fail_open=wanted.fail_open, events=events, enforce=enforce, whole=whole)
@@ -177,7 +166,7 @@ def _install_new(
         for number, where in enumerate(scope.namespaces, start=1):
             known_as = namespace.cookie(where)
             kernel.map("namespaces").put(struct.pack("<Q", known_as), struct.pack("<I", number))
-        epoch = load_policy(kernel, policy)
+        epoch, wanted = load_policy(maps, policy, wanted)
         accepted = _accepted(old)
         for number, where in enumerate(scope.namespaces, start=1):
             adopt_open_sockets(kernel, scope.cgroup, where, number, epoch, accepted)
@@ -202,7 +191,7 @@ def _install_new(
         else:
             old.save()
         raise
-    return Installed(wanted, kernel, queues, taken_over=False)
+    return Installed(wanted, kernel, maps, queues, taken_over=False)
 
 
 def _count_frames(kernel: Kernel, group: Path) -> None:
@@ -232,15 +221,16 @@ def _accepted(old: State | None) -> frozenset[int] | None:
 def _take_over(
     old: State, mode: Mode, policy: Policy, *, events: bool, say: Callable[[str], object]
 ) -> Installed:
-    taken = Installed(old, Kernel.adopt(old.pins, mode), [], taken_over=True)
+    kernel = Kernel.adopt(old.pins, mode)
+    taken = Installed(old, kernel, PolicyMaps(kernel), [], taken_over=True)
     try:
         for number, (rules, _) in enumerate(old.hold_rules(), start=1):
             taken.queues.append(_wait_for_queue(rules, number, say))
         taken.kernel.identify()
         set_config(taken.kernel, events=events)
-        load_policy(taken.kernel, policy)
+        _, taken.state = load_policy(taken.maps, policy, old)
         _forget_closed(taken.kernel)
-        old.save()
+        taken.state.save()
     except BaseException:
         leave(taken)
         raise

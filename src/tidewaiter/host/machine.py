@@ -99,7 +99,7 @@ class Machine:
     def name_rules(self, names: tuple[str, ...]) -> None:
         """The names of the rules in force, by their number."""
         self._rule_names = names
-        self._rule_numbers = {name: number for number, name in reversed(list(enumerate(names)))}
+        self._rule_numbers = {name: number for number, name in reversed(list(enumerate(names))) if name}
 
     # --- waiting -------------------------------------------------------------------------------
 

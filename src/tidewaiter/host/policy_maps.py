@@ -4,23 +4,37 @@ Every key carries a generation, the epoch's lowest bit. The new policy is writte
 one word, the epoch, is changed: from that moment every packet sees the new policy, and each cached
 verdict, which carries the epoch that it came from, is decided again when it is next used.
 
-A set of rules is cut into blocks of 256. The rules that do not look at a dimension are in struct tw_policy; the table
-of the dimension has for each value those that name it, which mostly are in one block.
+What is there already is not written again: of each generation it is known what has changed since it was written. So a
+change of one rule costs what that rule names, twice.
+
+A set of rules is cut into blocks of 256. The rules that any value satisfies are in struct tw_policy; the table of the
+dimension has for each value those that it turns, which mostly are in one block.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from typing import Any
 
+from tidewaiter.host.symlinks import Symlinks
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import lowest_bit
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.named import prefix_network
 from tidewaiter.policy.rule import Answer
-from tidewaiter.policy.tables import NOT_RULES, KernelTables
+from tidewaiter.policy.tables import Change, KernelTables
 
 PROGRAM, USER, REMOTE, LOCAL, PORT = 1, 2, 4, 8, 16  # enum tw_dimension
+_PLACES = {
+    "program": PROGRAM,
+    "user": USER,
+    "remote": REMOTE,
+    "local": LOCAL,
+    "port": PORT,
+}  # and enum tw_place
 _FAMILY_6, _FIXED_BITS, _PATH = 64, 16, 512
 CAPACITY = 16384
 """Bits in a set of rules: TW_RULES."""
@@ -39,84 +53,223 @@ _VALUE_KEY = struct.Struct("<BBxxI")
 _NAMED = struct.Struct(f"<QI4x{_BLOCK_BYTES}s")
 _BLOCK_KEY = struct.Struct("<II")
 _OTHERS = struct.Struct(f"<Q{CAPACITY // 8}s")
+_MAPS = ("policy_values", "policy_ranges", "policy_blocks")
 
 
-def write_policy(kernel: Kernel, tables: KernelTables) -> int:
-    """Writes ``tables`` and puts them in force; returns the new epoch. Raises KernelError, and then the old
-    policy stays in force.
-    """
-    config = kernel.map("config").read(value=0) or {}
-    epoch = int(config["epoch"]) + 1 & 0xFFFFFFFF
-    generation = epoch & 1
-    _clear(kernel, generation)
-    sets = _Sets(generation)
-    kernel.map("policy_values").put_all(
-        _values(generation, tables, _number_programs(kernel, tables.programs), sets)
-    )
-    kernel.map("policy_ranges").put_all(_ranges(generation, tables, sets))
-    kernel.map("policy_blocks").put_all(sets.blocks)
-    kernel.map("policy_rules").put_all(_rules(generation, tables))
-    kernel.map("policy").put(struct.pack("<I", generation), _policy(tables))
-    # a path that is new to the kernel makes it look up every process again; it must know so before the epoch changes
-    set_config(kernel, programs_version=int(config["programs_version"]) + 1)
-    set_config(kernel, epoch=epoch)
-    return epoch
+class PolicyMaps:
+    """The policy in the maps of one kernel half; nobody else may write there."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        """Nothing is known yet of what is in the maps."""
+        self._kernel = kernel
+        self._symlinks = Symlinks()
+        self.tables: KernelTables | None = None
+        self._numbers: dict[str, int] | None = None
+        self._behind: list[Change | None] = [None, None]
+        self._sets = [_Sets(0), _Sets(1)]
+        self.policy = Policy()
+        """The policy in force, with the executables that this host's links lead to."""
+
+    def put(self, policy: Policy) -> int:
+        """Writes a policy, as this host understands it, and puts it in force; returns the new epoch.
+
+        Raises KernelError, and then the old policy stays in force.
+        """
+        policy = self._symlinks.follow(policy)
+        change = Change()
+        if self.tables is None:
+            self.tables = KernelTables(policy, CAPACITY)
+        else:
+            change = self.tables.update(policy)
+        for behind in self._behind:
+            if behind is not None:
+                behind.add(change)
+        config = self._kernel.map("config").read(value=0) or {}
+        epoch = int(config["epoch"]) + 1 & 0xFFFFFFFF
+        generation = epoch & 1
+        missing, self._behind[generation] = self._behind[generation], None  # not known if this fails
+        programs = self.tables.named["program"].keys() if missing is None else missing.values["program"]
+        if self._number_programs(programs):
+            # a path that is new to the kernel makes it look up every process again; it must know so before the epoch
+            # changes
+            set_config(self._kernel, programs_version=int(config["programs_version"]) + 1)
+        self._write(self.tables, generation, missing)
+        set_config(self._kernel, epoch=epoch)
+        self._behind[generation] = Change({name: set() for name in _PLACES})
+        self.policy = policy
+        return epoch
+
+    def switch_off(self, places: Iterable[int]) -> None:
+        """Takes rules, by their places, out of the policy in force. What they have decided stays: the epoch does not
+        change.
+
+        A rule that is in no direction's set is never the first match. The sets only lose bits, so whoever looks at them
+        meanwhile sees each rule either as it was or switched off.
+        """
+        bits = self.tables.bits if self.tables is not None else []
+        epoch = int((self._kernel.map("config").read(value=0) or {})["epoch"])
+        table, key = self._kernel.map("policy"), struct.pack("<I", epoch & 1)
+        policy = bytearray(table.get(key) or b"")
+        for bit in (bits[place] for place in places if place < len(bits)):
+            for direction in Direction:
+                policy[direction * _OTHERS.size + 8 + bit // 8] &= ~(1 << bit % 8)
+        if policy:
+            table.put(key, bytes(policy))
+
+    def names(self) -> tuple[str, ...]:
+        """The names of rules by their bit; those of the defaults follow, of rules without a bit, and what is no rule.
+
+        When there are more rules than the kernel has room for, the bit behind its last one stands for no rule.
+        """
+        tables = self.tables
+        if tables is None:
+            return ()
+        names = [""] * tables.end
+        for bit, rule in zip(tables.bits, tables.rules, strict=True):
+            names[bit] = rule.name
+        beyond = [rule.name for rule in self.policy.rules[len(tables.rules) :]]
+        return (*names, *([] if tables.whole else ["", *beyond]), *("default",) * 3, "time-out", "shutdown")
+
+    def _write(self, tables: KernelTables, generation: int, missing: Change | None) -> None:
+        """Brings a generation that is not in force up to date; None for what is ``missing``: all is written anew."""
+        if missing is None:
+            self._clear(generation)
+            values = {name: named.keys() for name, named in tables.named.items()}
+            missing = Change(values, set(range(CAPACITY)))
+        sets = self._sets[generation]
+        written: dict[str, dict[bytes, bytes]] = {name: {} for name in _MAPS}
+        gone: dict[str, list[bytes]] = {name: [] for name in _MAPS}
+        for name, keys in missing.values.items():
+            table = "policy_values" if name in {"program", "user"} else "policy_ranges"
+            make_key = self._key_maker(generation, name)
+            for value, bits in tables.named[name].turned(keys):
+                key = make_key(value)
+                if key is None:
+                    continue
+                packed = sets.pack(key, bits or 0)
+                if bits is None:
+                    gone[table].append(key)
+                else:  # also without rules: what covers it may have some
+                    written[table][key] = packed
+        gone["policy_blocks"], written["policy_blocks"] = sets.changes()
+        for name in _MAPS:
+            self._kernel.map(name).delete_all(gone[name])
+            self._kernel.map(name).put_all(written[name])
+        self._kernel.map("policy_rules").put_all(_actions(generation, tables, missing.bits))
+        self._kernel.map("policy").put(struct.pack("<I", generation), _policy(tables))
+
+    def _clear(self, generation: int) -> None:
+        self._sets[generation] = _Sets(generation)
+        for name in _MAPS:
+            place = 4 if name == "policy_ranges" else 0
+            table = self._kernel.map(name)
+            table.delete_all([key for key in table.keys() if key[place] & 1 == generation])  # noqa: SIM118
+
+    def _number_programs(self, paths: Iterable[str]) -> bool:
+        """Has the kernel number the paths that it does not know; whether there were any."""
+        known = self._kernel.map("programs")
+        if self._numbers is None:
+            self._numbers = {_path_of(key): int.from_bytes(value, "little") for key, value in known.items()}
+        numbers, before = self._numbers, len(self._numbers)
+        for path in paths:
+            # longer than the kernel tells paths apart: such a program is never decided there
+            if path not in numbers and len(raw := _raw(path)) <= _PATH:
+                number = len(numbers) + 1
+                known.put(raw.rjust(_PATH, b"\0"), struct.pack("<I", number))
+                numbers[path] = number
+        return len(numbers) > before
+
+    def _key_maker(self, generation: int, dimension: str) -> Callable[[Any], bytes | None]:
+        """What makes the key of a value; None for a program without a number."""
+        place = _PLACES[dimension]
+        if dimension == "program":
+            numbers = self._numbers or {}
+            return lambda path: _VALUE_KEY.pack(generation, place, numbers[path]) if path in numbers else None
+        if dimension == "user":
+            return lambda uid: _VALUE_KEY.pack(generation, place, uid)
+        if dimension == "port":
+            return lambda prefix: _range_key(
+                generation, place, (prefix >> 8).to_bytes(3, "big"), prefix & 255
+            )
+
+        def of_network(prefix: int) -> bytes:
+            version, address, length = prefix_network(prefix)
+            return _range_key(generation, place | (_FAMILY_6 if version == 6 else 0), address, length)
+
+        return of_network
+
+
+class _Sets:
+    """The sets of one generation in the form of struct tw_named. Equal ones share what does not fit into it."""
+
+    def __init__(self, generation: int) -> None:
+        self._next = generation
+        self._free: list[int] = []
+        self._shared: dict[bytes, list[int]] = {}  # the number of the blocks, and how many have it
+        self._rest: dict[bytes, bytes] = {}  # the blocks of a key, where there are any besides the first
+        self._written: dict[bytes, bytes] = {}
+        self._gone: list[bytes] = []
+
+    def pack(self, key: bytes, bits: int) -> bytes:
+        """The structure for what has a key in the kernel; ``bits`` of 0: it has nothing any more."""
+        parts = _cut(bits)
+        number = self._share(key, parts[1:])
+        first = parts[0][1] if parts else bytes(_BLOCK_BYTES)
+        return _NAMED.pack(_summary(parts), number, first)
+
+    def changes(self) -> tuple[list[bytes], dict[bytes, bytes]]:
+        """The blocks to delete, and then those to write, since the last call."""
+        found, self._gone, self._written = (self._gone, self._written), [], {}
+        return found
+
+    def _share(self, key: bytes, parts: list[tuple[int, bytes]]) -> int:
+        rest = b"".join(block.to_bytes(4, "little") + part for block, part in parts)
+        before = self._rest.get(key, b"")
+        if rest == before:
+            return self._shared[rest][0] if rest else 0
+        if rest:
+            entry = self._shared.get(rest)
+            if entry is None:
+                entry = self._shared[rest] = [self._number(), 0]
+                self._written |= {_BLOCK_KEY.pack(entry[0], block): part for block, part in parts}
+            entry[1] += 1
+            self._rest[key] = rest
+        if before:
+            self._drop(before)
+            if not rest:
+                del self._rest[key]
+        return self._shared[rest][0] if rest else 0
+
+    def _drop(self, rest: bytes) -> None:
+        entry = self._shared[rest]
+        entry[1] -= 1
+        if entry[1]:
+            return
+        del self._shared[rest]
+        for at in range(0, len(rest), 4 + _BLOCK_BYTES):
+            block = _BLOCK_KEY.pack(entry[0], int.from_bytes(rest[at : at + 4], "little"))
+            if self._written.pop(block, None) is None:
+                self._gone.append(block)
+        self._free.append(entry[0])
+
+    def _number(self) -> int:
+        if self._free:
+            return self._free.pop()
+        number, self._next = self._next, self._next + 2
+        return number
 
 
 def decide_anew(kernel: Kernel) -> None:
     """The same policy in force once more: each cached verdict is decided again when it is next used."""
     config = kernel.map("config").read(value=0) or {}
-    set_config(
-        kernel, epoch=int(config["epoch"]) + 2 & 0xFFFFFFFF
-    )  # the lowest bit says where its tables are
-
-
-def switch_off(kernel: Kernel, bits: Iterable[int]) -> None:
-    """Takes rules out of the policy in force. What they have decided stays: the epoch does not change.
-
-    A rule that is in no direction's set is never the first match. The sets only lose bits, so whoever looks at them
-    meanwhile sees each rule either as it was or switched off.
-    """
-    epoch = int((kernel.map("config").read(value=0) or {})["epoch"])
-    table, key = kernel.map("policy"), struct.pack("<I", epoch & 1)
-    policy = bytearray(table.get(key) or b"")
-    for bit in bits:
-        for direction in Direction:
-            if bit < CAPACITY - NOT_RULES and policy:
-                policy[direction * _OTHERS.size + 8 + bit // 8] &= ~(1 << bit % 8)
-    if policy:
-        table.put(key, bytes(policy))
+    # the lowest bit says where its tables are
+    set_config(kernel, epoch=int(config["epoch"]) + 2 & 0xFFFFFFFF)
 
 
 def set_config(kernel: Kernel, **fields: int) -> None:
     """Changes fields of struct tw_config."""
     config = kernel.map("config")
     config.write({"value": 0}, (config.read(value=0) or {}) | fields)
-
-
-def _clear(kernel: Kernel, generation: int) -> None:
-    for name, place in (("policy_values", 0), ("policy_ranges", 4), ("policy_blocks", 0)):
-        table = kernel.map(name)
-        table.delete_all([key for key in table.keys() if key[place] & 1 == generation])  # noqa: SIM118
-
-
-class _Sets:
-    """Puts sets of rules into the form of struct tw_named. ``blocks``: those that have no room in it."""
-
-    def __init__(self, generation: int) -> None:
-        self.blocks: dict[bytes, bytes] = {}
-        self._generation = generation
-        self._packed: dict[int, bytes] = {}  # many values are named by the same rules
-
-    def pack(self, bits: int) -> bytes:
-        """The structure."""
-        packed = self._packed.get(bits)
-        if packed is None:
-            number, parts = 2 * len(self._packed) + self._generation, _cut(bits)
-            self.blocks |= {_BLOCK_KEY.pack(number, block): part for block, part in parts[1:]}
-            first = parts[0][1] if parts else bytes(_BLOCK_BYTES)
-            packed = self._packed[bits] = _NAMED.pack(_summary(parts), number, first)
-        return packed
 
 
 def _cut(bits: int) -> list[tuple[int, bytes]]:
@@ -134,85 +287,37 @@ def _summary(parts: Iterable[tuple[int, bytes]]) -> int:
     return sum(1 << block for block, _ in parts)
 
 
-def _number_programs(kernel: Kernel, paths: Iterable[str]) -> dict[str, int]:
-    known = kernel.map("programs")
-    numbers: dict[str, int] = {}
-    highest = max((int.from_bytes(value, "little") for _, value in known.items()), default=0)
-    for path in paths:
-        raw = path.encode(errors="surrogateescape")
-        if len(raw) > _PATH:
-            continue  # longer than the kernel tells paths apart: such a program is never decided there
-        key = raw.rjust(_PATH, b"\0")
-        value = known.get(key)
-        if value is None:
-            highest += 1
-            value = struct.pack("<I", highest)
-            known.put(key, value)
-        numbers[path] = int.from_bytes(value, "little")
-    return numbers
-
-
-def _values(
-    generation: int, tables: KernelTables, numbers: Mapping[str, int], sets: _Sets
-) -> dict[bytes, bytes]:
-    programs = {
-        _VALUE_KEY.pack(generation, PROGRAM, number): sets.pack(tables.programs[path] & ~tables.any_program)
-        for path, number in numbers.items()
-    }
-    users = {
-        _VALUE_KEY.pack(generation, USER, uid): sets.pack(bits & ~tables.any_user)
-        for uid, bits in tables.users.items()
-    }
-    return programs | users
-
-
-def _ranges(generation: int, tables: KernelTables, sets: _Sets) -> dict[bytes, bytes]:
-    entries = {}
-    for dimension, networks, others in (
-        (REMOTE, tables.remote, tables.any_remote),
-        (LOCAL, tables.local, tables.any_local),
-    ):
-        for network, bits in networks.items():
-            place = dimension | (0 if network.version == 4 else _FAMILY_6)
-            key = _range_key(generation, place, network.network_address.packed, network.prefixlen)
-            entries[key] = sets.pack(bits & ~others)
-    for (protocol, port, length), bits in tables.ports.items():
-        key = _range_key(generation, PORT, struct.pack(">BH", protocol, port), length)
-        entries[key] = sets.pack(bits & ~tables.any_port)
-    return entries
-
-
-def _rules(generation: int, tables: KernelTables) -> dict[bytes, bytes]:
+def _actions(generation: int, tables: KernelTables, bits: Iterable[int]) -> dict[bytes, bytes]:
     """What to do by each bit; by one that no set has, nothing is decided."""
-    verdicts = [
-        Verdict.UNDECIDED if action.consult else _VERDICTS[action.answer] for action in tables.actions
-    ]
-    verdicts += [Verdict.UNDECIDED] * (CAPACITY - len(verdicts))
-    return {
-        struct.pack("<I", generation * CAPACITY + bit): struct.pack("<B3x", verdict)
-        for bit, verdict in enumerate(verdicts)
-    }
+    entries = {}
+    for bit in bits:
+        action = tables.actions.get(bit)
+        verdict = Verdict.UNDECIDED if action is None or action.consult else _VERDICTS[action.answer]
+        entries[struct.pack("<I", generation * CAPACITY + bit)] = struct.pack("<B3x", verdict)
+    return entries
 
 
 def _policy(tables: KernelTables) -> bytes:
     """struct tw_policy."""
-    by_place = (tables.any_program, tables.any_user, tables.any_remote, tables.any_local, tables.any_port)
-    constrained = (
-        (PROGRAM, bool(tables.programs)),
-        (USER, bool(tables.users)),
-        (REMOTE, len(set(tables.remote.values())) > 1),
-        (LOCAL, len(set(tables.local.values())) > 1),
-        (PORT, len(set(tables.ports.values())) > 1),
-    )
-    dimensions = sum(dimension for dimension, used in constrained if used)
-    sets = [tables.kinds[direction] for direction in Direction] + [0] + list(by_place)
+    others = {name: tables.others(name) for name in _PLACES}
+    sets = [tables.kinds[direction] for direction in Direction] + [0] + list(others.values())
     whole = b"".join(
         _OTHERS.pack(_summary(_cut(bits)), bits.to_bytes(CAPACITY // 8, "little")) for bits in sets
     )
-    looking_at_nothing = tables.any_program & tables.any_user & tables.any_remote & tables.any_port
-    plain = [_summary(_cut(tables.kinds[direction] & looking_at_nothing)) for direction in Direction]
+    whole += tables.named["local"].looking.to_bytes(CAPACITY // 8, "little")
+    wanting_nothing = others["program"] & others["user"] & others["remote"] & others["port"]
+    plain = [_summary(_cut(tables.kinds[direction] & wanting_nothing)) for direction in Direction]
+    dimensions = sum(place for name, place in _PLACES.items() if tables.named[name].looking)
     return whole + struct.pack("<4QI4x", *plain, 0, dimensions)
 
 
 def _range_key(generation: int, dimension: int, prefix: bytes, bits: int) -> bytes:
     return _RANGE_KEY.pack(_FIXED_BITS + bits, generation, dimension, prefix.ljust(16, b"\0"))
+
+
+def _raw(path: str) -> bytes:
+    return path.encode(errors="surrogateescape")
+
+
+def _path_of(key: bytes) -> str:
+    return key.lstrip(b"\0").decode(errors="surrogateescape")

@@ -53,8 +53,8 @@ static __always_inline int tw_lowest(__u64 word)
 	return tw_bit_number[(word & -word) * TW_SEQUENCE >> 58];
 }
 
-/* Narrows a block of rules down to those that one dimension allows: what does not look at it, and what names its value.
- * NULL for `named`: no rule does. */
+/* Narrows a block of rules down to those that one dimension allows: what any value satisfies, less what refuses this one,
+ * and what wants it. NULL for `named`: no rule names it. */
 __noinline int tw_narrow(struct tw_bits *set, const struct tw_bits *others, const struct tw_named *named, __u32 block)
 {
 	struct tw_block_key key = { .block = block };
@@ -67,7 +67,7 @@ __noinline int tw_narrow(struct tw_bits *set, const struct tw_bits *others, cons
 		by = named->blocks & ((1ULL << (block & 63)) - 1) ? bpf_map_lookup_elem(&policy_blocks, &key) : &named->first;
 	}
 	for (int i = 0; i < TW_WORDS; i++)
-		set->word[i] &= others->word[i] | (by ? by->word[i] : 0);
+		set->word[i] &= others->word[i] ^ (by ? by->word[i] : 0);
 	return 0;
 }
 
@@ -99,7 +99,7 @@ static __always_inline int tw_know_program(struct tw_owner *owner, const struct 
 	return owner->program != TW_ANY;
 }
 
-/* In which blocks a rule may be: where all dimensions allow it; and, if it looks at any value, where such values are named. */
+/* In which blocks a rule may be: where all dimensions allow it; and, if it wants any value, where such values are named. */
 struct tw_where {
 	__u64 allowed;
 	__u64 named;
@@ -188,9 +188,9 @@ static __noinline int tw_gather(struct tw_search *search, struct tw_connection *
 /* Whether a rule looks at the local address. */
 static __always_inline int tw_is_local(const struct tw_policy *current, int rule)
 {
-	const struct tw_bits *others = &current->others[TW_LOCAL].block[(rule >> 8) & (TW_BLOCKS - 1)];
+	const struct tw_bits *local = &current->local[(rule >> 8) & (TW_BLOCKS - 1)];
 
-	return !(others->word[(rule >> 6) & (TW_WORDS - 1)] >> (rule & 63) & 1);
+	return local->word[(rule >> 6) & (TW_WORDS - 1)] >> (rule & 63) & 1;
 }
 
 /* The first rule that matches, by its bit; TW_ANY when that cannot be said here. */
@@ -229,7 +229,11 @@ __noinline int tw_decide(struct tw_connection *c, int local_known)
 		index = (epoch & 1) * TW_RULES + first;
 		rule = first == (int)TW_ANY ? NULL : bpf_map_lookup_elem(&policy_rules, &index);
 		if (rule)
-			verdict = rule->verdict;
+			verdict = *(volatile __u8 *)&rule->verdict;
+		if (*(volatile __u32 *)&settings->epoch != epoch) { /* now the next policy may be written over this one: Python must look */
+			verdict = TW_UNDECIDED;
+			rule = NULL;
+		}
 		c->rule = rule ? first : TW_ANY;
 		c->tier = verdict == TW_UNDECIDED ? TW_TIER_NONE : TW_TIER_KERNEL;
 		c->verdict = verdict;

@@ -177,7 +177,8 @@ struct tw_bits {
 	__u64 word[TW_WORDS];
 };
 
-/* The rules that name a value. Most values are named by few rules, so only the blocks that are not empty are kept. */
+/* The rules that a value turns: those that want it, which it satisfies, and those that refuse it, which nothing else fails.
+ * Most values are named by few rules, so only the blocks that are not empty are kept. */
 struct tw_named {
 	__u64 blocks; /* bit b: there are some in block b */
 	__u32 number; /* under which all but the first of these are in `policy_blocks`; the lowest bit is the generation */
@@ -218,7 +219,7 @@ struct tw_value_key {
 };
 #define TW_ANY 0xffffffffu /* no rule, no program: nobody knows */
 
-/* The rules that do not look at a dimension: every value satisfies them. */
+/* The rules that are satisfied in a dimension by a value that nobody names. */
 struct tw_others {
 	__u64 blocks; /* as in struct tw_named */
 	struct tw_bits block[TW_BLOCKS];
@@ -229,7 +230,8 @@ enum tw_place { TW_PROGRAM = 0, TW_USER = 1, TW_REMOTE = 2, TW_LOCAL = 3, TW_POR
 struct tw_policy {
 	struct tw_others kinds[4];          /* by direction; the last one is nobody's */
 	struct tw_others others[TW_PLACES]; /* by enum tw_place */
-	__u64 plain[4];                     /* by direction: the blocks with rules that look at no value but perhaps the local address */
+	struct tw_bits local[TW_BLOCKS];    /* the rules that look at the local address */
+	__u64 plain[4];                     /* by direction: the blocks with rules that want no value but perhaps a local address */
 	__u32 dimensions;                   /* which are constrained by any rule */
 	__u32 unused;
 };

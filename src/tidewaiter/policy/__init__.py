@@ -15,7 +15,7 @@ from tidewaiter.policy.details import Details, Lookup
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.patterns import BadValueError
-from tidewaiter.policy.rule import Answer, Decision, Facts, PortSpan, Rule, World, programs_on_disk
+from tidewaiter.policy.rule import Answer, Decision, Facts, PortSpan, Rule, World
 from tidewaiter.policy.scopes import Network
 from tidewaiter.policy.tables import KernelTables, RuleAction, compile_tables
 
@@ -36,5 +36,4 @@ __all__ = [
     "RuleAction",
     "World",
     "compile_tables",
-    "programs_on_disk",
 ]

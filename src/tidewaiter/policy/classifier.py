@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tidewaiter.model.key import Direction
+from tidewaiter.policy.bits import same_ends
 from tidewaiter.policy.dimensions import ALL, is_pending
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.index import Change, Index, bit_set, uncollected
@@ -52,17 +53,11 @@ class Classifier:
             return self._default(facts.direction)
         return self._decision((matching & -matching).bit_length() - 1)
 
-    def update(self, policy: Policy) -> None:
-        """Takes another policy, at the price of what is different at its beginning, middle or end."""
+    def update(self, policy: Policy, world: World | None = None) -> None:
+        """Takes another policy, at the price of what lies between its first and its last change; and a world."""
+        self._world = self._world if world is None else world
         old, new = self._policy.rules, policy.rules
-        first, shorter = 0, min(len(old), len(new))
-        while first < shorter and (old[first] is new[first] or old[first] == new[first]):
-            first += 1
-        last = 0
-        while last < shorter - first and (
-            old[-1 - last] is new[-1 - last] or old[-1 - last] == new[-1 - last]
-        ):
-            last += 1
+        first, last = same_ends(old, new)
         end, new_end = len(old) - last, len(new) - last
         for slot in self._order[first:end]:
             self._leave(slot)

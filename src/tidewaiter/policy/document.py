@@ -11,7 +11,7 @@ from tidewaiter.policy import reader
 from tidewaiter.policy.dimensions import Names
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.index import uncollected
-from tidewaiter.policy.rule import Answer, Rule, programs_on_disk
+from tidewaiter.policy.rule import Answer, Rule
 from tidewaiter.policy.settings import ListSource, NetworkProfile
 from tidewaiter.policy.words import ENDING, user_id
 
@@ -113,16 +113,6 @@ class Policy:
             settings.geography,
             tuple(one.where for one in readers),
             folders,
-        )
-
-    def on_this_host(self) -> Policy:
-        """The same policy with the executables that this host's symbolic links lead to added to each rule."""
-        return replace(
-            self,
-            rules=tuple(
-                replace(rule, programs=programs_on_disk(rule)) if rule.programs else rule
-                for rule in self.rules
-            ),
         )
 
     def at_start(self) -> Policy:

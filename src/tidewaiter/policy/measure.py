@@ -10,15 +10,20 @@ from typing import Any
 
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.tables import KERNEL_CAPACITY, compile_tables, needs_python
+from tidewaiter.policy.tables import KERNEL_CAPACITY, KernelTables, compile_tables, needs_python
 
-_SET = 32  # bytes of a set in the kernel's maps (struct tw_bits)
-_PROGRAM, _VALUE, _RANGE = 512 + 4, 8 + _SET, 24 + _SET
+# bytes of an entry in the kernel's maps, key and value (kernel/types.h, kernel/maps.h)
+_BLOCK, _SET = 8 + 32, 8 + KERNEL_CAPACITY // 8
+_ENTRY = {"program": 512 + 4 + 8 + 48, "user": 8 + 48, "remote": 24 + 48, "local": 24 + 48, "port": 24 + 48}
+_NAMES = {"program": "programs", "user": "users", "port": "ports"}
+_SETS = 9 * _SET + KERNEL_CAPACITY // 8 + 5 * 8  # struct tw_policy
+_ACTION = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``dimensions``: rules that name each and its values. ``tables``: entries and bytes of each in the kernel.
+    """``dimensions``: rules that name each and its values. ``tables``: entries and bytes of each in the kernel, which
+    keeps the policy before this one too.
 
     ``because`` counts the dimensions for which rules need Python. ``milliseconds`` is what compiling took.
     """
@@ -84,16 +89,33 @@ def measure(policy: Policy) -> Measured:
     return Measured(
         rules=len(policy.rules),
         off=sum(not policy.is_on(rule) for rule in policy.rules),
-        in_kernel=sum(not action.consult for action in tables.actions[: tables.rules]),
-        beyond=len(policy.rules) - tables.rules,
+        in_kernel=tables.in_kernel,
+        beyond=len(policy.rules) - len(tables.rules),
         dimensions={name: (rules[name], len(values[name])) for name in sorted(rules)},
         because=dict(because.most_common()),
-        tables={
-            "programs": (len(tables.programs), len(tables.programs) * (_PROGRAM + _VALUE)),
-            "users": (len(tables.users), len(tables.users) * _VALUE),
-            "remote": (len(tables.remote), len(tables.remote) * _RANGE),
-            "local": (len(tables.local), len(tables.local) * _RANGE),
-            "ports": (len(tables.ports), len(tables.ports) * _RANGE),
-        },
+        tables=_tables(tables),
         milliseconds=(after - before) * 1000,
     )
+
+
+def _tables(tables: KernelTables) -> dict[str, tuple[int, int]]:
+    """Entries and bytes of each table of the kernel, as many as one policy takes."""
+    found = {
+        _NAMES.get(name, name): (len(named), len(named) * _ENTRY[name])
+        for name, named in tables.named.items()
+    }
+    blocks = sum(
+        max(0, _blocks(bits or 0) - 1)
+        for named in tables.named.values()
+        for _, bits in named.turned(named.keys())
+    )
+    return found | {
+        "blocks": (blocks, blocks * _BLOCK),
+        "sets": (1, _SETS),
+        "actions": (KERNEL_CAPACITY, KERNEL_CAPACITY * _ACTION),
+    }
+
+
+def _blocks(bits: int) -> int:
+    """How many blocks of a set are not empty; the first has room beside its value."""
+    return len([at for at in range(0, bits.bit_length(), 256) if bits >> at & (1 << 256) - 1])

@@ -7,7 +7,6 @@ file become its values is the business of `tidewaiter.policy.words`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -266,15 +265,3 @@ class World:
 
     lists: Mapping[str, MemberList] = field(default_factory=dict, hash=False)
     geography: Geography | None = None
-
-
-def programs_on_disk(rule: Rule) -> tuple[str | Pattern | Under | None, ...]:
-    """The rule's program paths as written and as this host resolves them, each once.
-
-    The kernel reports the executable itself, so a rule for ``/usr/bin/vi`` has to match what that link
-    leads to. This reads the file system: it is for whoever compiles a policy for the host it runs on.
-    """
-    names: list[str | Pattern | Under | None] = []
-    for name in rule.programs:
-        names += [name, os.path.realpath(name)] if isinstance(name, str) else [name]
-    return tuple(dict.fromkeys(names))

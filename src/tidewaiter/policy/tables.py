@@ -1,31 +1,32 @@
-"""The policy as the kernel half evaluates it: the classifier's bit sets in hash and longest-prefix tables.
+"""The policy as the kernel half evaluates it: which rules each value of each dimension turns (`named`), as bits.
 
-This is pure data with a lookup in Python that does step by step what the kernel program does; writing it
-into maps is the business of the kernel half. In a longest-prefix table each entry's set already holds the
-sets of all prefixes that cover it, so one lookup gives the whole answer of a dimension.
+This is pure data with a lookup in Python that does what the kernel program does (kernel/policy.h); writing it into maps
+is the business of the kernel half. `KernelTables.update` says what has to be written again when a policy has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import Any, NamedTuple, TypeVar
+from bisect import bisect_left
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
-from tidewaiter.model.key import Address, Direction
+from tidewaiter.model.key import Direction
+from tidewaiter.policy.bits import carried_over, same_ends, spread
 from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
+from tidewaiter.policy.named import (
+    PORT_WIDTH,
+    Named,
+    Prefixes,
+    address_number,
+    address_width,
+    network_prefix,
+    port_prefixes,
+)
 from tidewaiter.policy.rule import Answer, Facts, PortSpan, Rule
-from tidewaiter.policy.scopes import Network
 from tidewaiter.policy.words import ENDING, duration
-
-V = TypeVar("V", bound=Hashable)
-
-Prefix = tuple[int, int]
-"""A number whose low bits are 0, and how many of its high bits count."""
-
-PORT_KEY_BITS = 24
-"""The key of the port table: the protocol number (8 bits), then the port (16 bits)."""
 
 _WORD_BITS = 64
 KERNEL_CAPACITY = 16384
@@ -43,40 +44,69 @@ class RuleAction:
     consult: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Change:
+    """What has to be written again: values by their dimension, and actions by their bits."""
+
+    values: dict[str, set[Any]] = field(default_factory=dict)
+    bits: set[int] = field(default_factory=set)
+
+    def add(self, other: Change) -> None:
+        """Takes in what came later."""
+        for name, values in other.values.items():
+            self.values.setdefault(name, set()).update(values)
+        self.bits |= other.bits
+
+
 class KernelTables:
-    """A policy compiled for the kernel half.
+    """A policy compiled for the kernel half, for sets of ``capacity`` bits.
 
-    Bit i of every set is rule i of the policy for i below ``rules``; after them come the defaults of the
-    directions out, in and forward, or, if the policy has more rules than fit, one bit that consults and
-    matches everything. ``actions`` has one entry for each bit.
+    ``bits`` are those of the first ``rules``, ascending. Behind the last, at ``end``, come the defaults of the
+    directions out, in and forward; or, if the policy has more rules than fit (not ``whole``), one bit that consults and
+    matches everything. ``actions`` has one entry for each bit that is used.
 
-    ``any_program`` and so on are the rules that do not look at a dimension: they are in each of its sets, and are
-    the set of a program or a user that is not in the table. ``remote``
-    and ``local`` always have 0.0.0.0/0 and ::/0; ``ports`` is keyed by protocol, port and prefix length
-    (0 to 24, see PORT_KEY_BITS) and always has (0, 0, 0). ``local_mask`` are the rules that constrain the
-    local address.
+    ``named`` has the tables of the dimensions: programs by their paths, users by their numbers, addresses and ports by
+    prefixes. ``kinds`` are the rules for each direction.
     """
 
-    words: int
-    rules: int
-    actions: tuple[RuleAction, ...]
-    any_program: int
-    programs: Mapping[str, int]
-    any_user: int
-    users: Mapping[int, int]
-    kinds: Mapping[Direction, int]
-    any_remote: int
-    remote: Mapping[Network, int]
-    any_local: int
-    local: Mapping[Network, int]
-    any_port: int
-    ports: Mapping[tuple[int, int, int], int]
-    local_mask: int
+    def __init__(self, policy: Policy, capacity: int = 256) -> None:
+        """Compiles a policy. Raises ValueError if the capacity is not a multiple of 64 above 0."""
+        if capacity <= 0 or capacity % _WORD_BITS:
+            raise ValueError(f"the capacity {capacity} is not a multiple of {_WORD_BITS}")
+        self.capacity = capacity
+        self.named: dict[str, Named] = {
+            "program": Named(),
+            "user": Named(),
+            "remote": Prefixes(address_width),
+            "local": Prefixes(address_width),
+            "port": Prefixes(lambda _: PORT_WIDTH),
+        }
+        self.rules: tuple[Rule, ...] = ()
+        self.bits: list[int] = []
+        self.actions: dict[int, RuleAction] = {}
+        self.used = 0
+        """The bits of rules and defaults."""
+        self._directions = dict.fromkeys(Direction, 0)
+        self._groups: dict[str, int] = {}
+        self._disabled = 0
+        self._take(policy)
+        for named in self.named.values():
+            named.settle()
+
+    def update(self, policy: Policy) -> Change:
+        """Takes another policy, at the price of what is different; returns what that is."""
+        before = self._defaults()
+        bits = self._take(policy)
+        bits |= before.keys() ^ self._defaults().keys() | {
+            bit for bit, action in self._defaults().items() if before.get(bit) != action
+        }
+        return Change({name: named.changed() for name, named in self.named.items()}, bits)
 
     def lookup(self, facts: Facts) -> int:
         """The bit that decides a connection whose addresses are both known, as at its first packet."""
-        return lowest_bit(self._apart_from_local(facts) & _longest_network(self.local, facts.local))
+        return lowest_bit(
+            self._apart_from_local(facts) & self._satisfied("local", address_number(facts.local))
+        )
 
     def lookup_at_connect(self, facts: Facts) -> int | None:
         """The bit that decides a connection before its local address is chosen; None means to consult.
@@ -85,70 +115,115 @@ class KernelTables:
         failed in another dimension.
         """
         bit = lowest_bit(self._apart_from_local(facts))
-        return None if self.local_mask >> bit & 1 else bit
+        return None if self.named["local"].looking >> bit & 1 else bit
+
+    def index(self, bit: int) -> int:
+        """The place of a bit's rule in the policy, from 0; of a default, the number of rules plus its direction's."""
+        return bisect_left(self.bits, bit) if bit < self.end else len(self.bits) + bit - self.end
+
+    def others(self, dimension: str) -> int:
+        """The rules that are satisfied by a value that nobody names."""
+        return self.used & ~self.named[dimension].wanting
+
+    @property
+    def end(self) -> int:
+        """The first bit behind those of rules."""
+        return self.bits[-1] + 1 if self.bits else 0
+
+    @property
+    def in_kernel(self) -> int:
+        """How many rules the kernel decides by itself."""
+        return sum(not self.actions[bit].consult for bit in self.bits)
 
     def _apart_from_local(self, facts: Facts) -> int:
         return (
-            self.programs.get(facts.program, self.any_program)
-            & self.users.get(facts.uid, self.any_user)
-            & self.kinds[facts.direction]
-            & self._longest_port(facts.protocol, facts.port)
-            & _longest_network(self.remote, facts.remote)
+            self.kinds[facts.direction]
+            & self._satisfied("program", facts.program)
+            & self._satisfied("user", facts.uid)
+            & self._satisfied("remote", address_number(facts.remote))
+            & self._satisfied("port", facts.protocol << 16 | facts.port)
         )
 
-    def _longest_port(self, protocol: int, port: int) -> int:
-        key = protocol << 16 | port
-        lengths = range(PORT_KEY_BITS, -1, -1)
-        prefixes = (_cut(key, length, PORT_KEY_BITS) for length in lengths)
-        keys = ((prefix >> 16, prefix & 0xFFFF, length) for prefix, length in prefixes)
-        return next(self.ports[entry] for entry in keys if entry in self.ports)
+    def _satisfied(self, dimension: str, value: Any) -> int:  # noqa: ANN401 # a value of the dimension
+        return self.others(dimension) ^ self.named[dimension].turned_by(value)
+
+    def _take(self, policy: Policy) -> set[int]:
+        """The bits whose rules are others now."""
+        rules = policy.rules[: self.capacity - NOT_RULES]
+        old, before = self.rules, self.bits
+        first, last = same_ends(old, rules)
+        places = carried_over(old[first : len(old) - last], rules[first : len(rules) - last])
+        kept = [None if place is None else before[first + place] for place in places]
+        bits = spread([*before[:first], *kept, *before[len(old) - last :]], self.capacity - NOT_RULES)
+        low, high = (
+            min(pair) for pair in zip((first, last), same_ends(before, bits, overlap=True), strict=True)
+        )
+        was = dict(zip(before[low : len(old) - high], old[low : len(old) - high], strict=True))
+        now = dict(zip(bits[low : len(bits) - high], rules[low : len(bits) - high], strict=True))
+        left = {bit: rule for bit, rule in was.items() if now.get(bit) != rule}
+        entered = {bit: rule for bit, rule in now.items() if was.get(bit) != rule}
+        for bit in self._defaults():  # they have no room of their own
+            self.used &= ~(1 << bit)
+            del self.actions[bit]
+        for bit, rule in left.items():
+            self._leave(bit, rule)
+        for bit, rule in entered.items():
+            self._enter(bit, rule)
+        self.rules, self.bits = rules, bits
+        self._refresh(policy)
+        return {*left, *entered}
+
+    def _enter(self, bit: int, rule: Rule) -> None:
+        seen = _seen(rule)
+        for name, named in self.named.items():
+            if wanted_refused := seen.get(name):
+                named.add(bit, *wanted_refused)
+        for direction in _directions(seen):
+            self._directions[direction] |= 1 << bit
+        self.actions[bit] = RuleAction(_ANSWERED.get(rule.answer, Answer.ASK), bool(needs_python(rule)))
+        self.used |= 1 << bit
+        self._disabled |= (not rule.enabled) << bit
+        if rule.group:
+            self._groups[rule.group] = self._groups.get(rule.group, 0) | 1 << bit
+
+    def _leave(self, bit: int, rule: Rule) -> None:
+        seen = _seen(rule)
+        for name, named in self.named.items():
+            if wanted_refused := seen.get(name):
+                named.remove(bit, *wanted_refused)
+        for direction in Direction:
+            self._directions[direction] &= ~(1 << bit)
+        del self.actions[bit]
+        self.used &= ~(1 << bit)
+        self._disabled &= ~(1 << bit)
+        if rule.group:
+            self._groups[rule.group] &= ~(1 << bit)
+
+    def _refresh(self, policy: Policy) -> None:
+        """What is made anew for each policy: what is switched off, and what stands behind the last rule."""
+        off = self._disabled
+        for group in policy.groups_off:
+            off |= self._groups.get(group, 0)
+        self.whole = len(self.rules) == len(policy.rules)
+        end = self.end
+        answers = [policy.default(direction) for direction in Direction] if self.whole else [Answer.ASK]
+        for at, answer in enumerate(answers):
+            self.actions[end + at] = RuleAction(answer, answer is Answer.ASK)
+            self.used |= 1 << end + at
+        self.kinds = {
+            direction: self._directions[direction] & ~off | 1 << end + (direction if self.whole else 0)
+            for direction in Direction
+        }
+
+    def _defaults(self) -> dict[int, RuleAction]:
+        return {
+            bit: self.actions[bit] for bit in range(self.end, self.end + NOT_RULES) if bit in self.actions
+        }
 
 
 def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
-    """The tables of a policy for bit sets of ``capacity`` bits.
-
-    Raises ValueError if the capacity is not a multiple of 64 above 0.
-    """
-    if capacity <= 0 or capacity % _WORD_BITS:
-        raise ValueError(f"the capacity {capacity} is not a multiple of {_WORD_BITS}")
-    first = policy.rules[: capacity - NOT_RULES]
-    whole = len(first) == len(policy.rules)
-    actions = [_action(rule) for rule in first]
-    off = sum(1 << index for index, rule in enumerate(first) if not policy.is_on(rule))
-    rules = [_expressible(rule) for rule in first]
-    if whole:
-        answers = [policy.default(direction) for direction in Direction]
-        actions += [RuleAction(answer, answer is Answer.ASK) for answer in answers]
-    else:
-        actions.append(RuleAction(Answer.ASK, consult=True))
-    last = (0b111 if whole else 1) << len(rules)
-    any_program, programs = bit_sets(rules, lambda rule: rule.programs, last)
-    any_user, users = bit_sets(rules, lambda rule: rule.users, last)
-    kinds = {direction: bits & ~off for direction, bits in direction_sets(rules, defaults=whole).items()}
-    return KernelTables(
-        words=capacity // _WORD_BITS,
-        rules=len(rules),
-        actions=tuple(actions),
-        any_program=any_program,
-        programs=programs,
-        any_user=any_user,
-        users=users,
-        kinds=kinds if whole else {direction: bits | last for direction, bits in kinds.items()},
-        any_remote=_others(rules, lambda rule: rule.remote, last),
-        remote=_network_table(rules, lambda rule: rule.remote, last),
-        any_local=_others(rules, lambda rule: rule.local, last),
-        local=_network_table(rules, lambda rule: rule.local, last),
-        any_port=_others(rules, lambda rule: rule.ports, last),
-        ports=_port_table(rules, last),
-        local_mask=sum(1 << index for index, rule in enumerate(rules) if rule.local),
-    )
-
-
-def _others(
-    rules: Sequence[Expressible], values: Callable[[Expressible], Sequence[object]], always: int
-) -> int:
-    """The rules that do not look at a dimension."""
-    return always | sum(1 << index for index, rule in enumerate(rules) if not values(rule))
+    """The tables of a policy for bit sets of ``capacity`` bits; raises ValueError as `KernelTables` does."""
+    return KernelTables(policy, capacity)
 
 
 def needs_python(rule: Rule) -> tuple[str, ...]:
@@ -156,10 +231,7 @@ def needs_python(rule: Rule) -> tuple[str, ...]:
     reasons = [
         condition.dimension
         for condition in rule.conditions()
-        if condition.layer
-        or condition.negated
-        or condition.dimension not in _IN_KERNEL
-        or not all(isinstance(value, _IN_KERNEL[condition.dimension]) for value in condition.values)
+        if condition.layer or not _is_in_kernel(condition.dimension, condition.values)
     ]
     if rule.until in ENDING or duration(rule.until):
         reasons.append("until")
@@ -187,123 +259,37 @@ _ANSWERED = {
 """What the kernel does by itself. What is limited passes: the limit is kept elsewhere."""
 
 
-def _action(rule: Rule) -> RuleAction:
-    return RuleAction(_ANSWERED.get(rule.answer, Answer.ASK), bool(needs_python(rule)))
+def _is_in_kernel(dimension: str, values: Iterable[Any]) -> bool:
+    types = _IN_KERNEL.get(dimension, ())
+    return all(isinstance(value, types) for value in values)
 
 
-class Expressible(NamedTuple):
-    """What the kernel can see of a rule: it matches at least what the rule does."""
+def _seen(rule: Rule) -> dict[str, tuple[Collection[Any], Collection[Any]]]:
+    """What the kernel can see of a rule: for each dimension what it wants and what it refuses.
 
-    programs: tuple[str, ...]
-    users: tuple[int, ...]
-    directions: frozenset[Direction]
-    remote: tuple[Network, ...]
-    local: tuple[Network, ...]
-    ports: tuple[PortSpan, ...]
-
-
-def _expressible(rule: Rule) -> Expressible:
-    """The rule without the dimensions that have a value that the kernel has no table for."""
-    return Expressible(
-        _all(rule.programs, str),
-        _all(rule.users, int),
-        rule.directions,
-        _all(rule.remote, (IPv4Network, IPv6Network)),
-        _all(rule.local, (IPv4Network, IPv6Network)),
-        rule.ports,
-    )
-
-
-def _all(values: tuple[Any, ...], kinds: type | tuple[type, ...]) -> tuple[Any, ...]:
-    return values if all(isinstance(value, kinds) for value in values) else ()
-
-
-def bit_sets(
-    rules: Sequence[Expressible], values: Callable[[Expressible], Iterable[V]], always: int
-) -> tuple[int, dict[V, int]]:
-    """The sets of one dimension: for a value that no rule names, and for each one that some rule names.
-
-    ``always`` are bits that are in every set.
+    It matches at least what the rule does: a condition with a value that the kernel has no table for is left out.
     """
-    unnamed = always
-    named: dict[V, int] = {}
-    for index, rule in enumerate(rules):
-        bit = 1 << index
-        constrained = False
-        for value in values(rule):
-            constrained = True
-            named[value] = named.get(value, 0) | bit
-        if not constrained:
-            unnamed |= bit
-    return unnamed, {value: bits | unnamed for value, bits in named.items()}
+    found: dict[tuple[str, bool], tuple[Any, ...]] = {}
+    for name, layer, negated, values in rule.conditions():
+        if not layer and name in _IN_KERNEL:
+            found[name, negated] = found.get((name, negated), ()) + values
+    seen: dict[str, tuple[Collection[Any], Collection[Any]]] = {}
+    for (name, negated), values in found.items():
+        if _is_in_kernel(name, values):
+            keys, (wanted, refused) = _keys(name, values), seen.get(name, ((), ()))
+            seen[name] = (wanted, keys) if negated else (keys, refused)
+    return seen
 
 
-def direction_sets(rules: Sequence[Expressible], *, defaults: bool) -> dict[Direction, int]:
-    """The rules for each direction, with its default as bit ``len(rules) + direction`` if wanted."""
-    unnamed, named = bit_sets(rules, lambda rule: rule.directions, 0)
-    return {
-        direction: named.get(direction, unnamed) | (defaults << len(rules) + direction)
-        for direction in Direction
-    }
+def _keys(dimension: str, values: tuple[Any, ...]) -> Collection[Any]:
+    """Values as the keys of their table, each once."""
+    if dimension in {"remote", "local"}:
+        return {network_prefix(network) for network in values}
+    if dimension == "port":
+        return {prefix for span in values for prefix in port_prefixes(span)}
+    return dict.fromkeys(values)
 
 
-def _network_table(
-    rules: Sequence[Expressible], networks: Callable[[Expressible], Sequence[Network]], always: int
-) -> dict[Network, int]:
-    """The longest-prefix table of an address dimension, both IP versions."""
-    unnamed, named = bit_sets(rules, networks, always)
-    table: dict[Network, int] = {}
-    for kind, width in ((IPv4Network, 32), (IPv6Network, 128)):
-        sets = {
-            (int(network.network_address), network.prefixlen): bits
-            for network, bits in named.items()
-            if isinstance(network, kind)
-        }
-        closed = _closed(sets, width, unnamed)
-        table.update({kind(prefix): bits for prefix, bits in closed.items()})
-    return table
-
-
-def _port_table(rules: Sequence[Expressible], always: int) -> dict[tuple[int, int, int], int]:
-    """The longest-prefix table over protocol and port."""
-    unnamed, named = bit_sets(rules, _port_prefixes, always)
-    closed = _closed(named, PORT_KEY_BITS, unnamed)
-    return {(key >> 16, key & 0xFFFF, length): bits for (key, length), bits in closed.items()}
-
-
-def _port_prefixes(rule: Expressible) -> Iterator[Prefix]:
-    """The prefixes over protocol and port that a rule's spans are made of."""
-    for span in rule.ports:
-        for protocol in span.protocols:
-            low, end = span.low, span.high + 1
-            while low < end:
-                # The largest block that begins at low: by its alignment, and by what is left.
-                size = min(low & -low or 1 << 16, 1 << (end - low).bit_length() - 1)
-                yield protocol << 16 | low, PORT_KEY_BITS - size.bit_length() + 1
-                low += size
-
-
-def _closed(sets: Mapping[Prefix, int], width: int, unnamed: int) -> dict[Prefix, int]:
-    """The same prefixes with the sets of all that cover them added, and the empty prefix always there."""
-    closed: dict[Prefix, int] = {}
-    covering: list[Prefix] = []
-    for prefix in sorted({(0, 0), *sets}):  # a prefix comes after those that cover it
-        while covering and _cut(prefix[0], covering[-1][1], width) != covering[-1]:
-            covering.pop()
-        inherited = closed[covering[-1]] if covering else unnamed
-        closed[prefix] = inherited | sets.get(prefix, 0)
-        covering.append(prefix)
-    return closed
-
-
-def _cut(number: int, length: int, width: int) -> Prefix:
-    """The prefix of a number of ``width`` bits."""
-    return number >> width - length << width - length, length
-
-
-def _longest_network(table: Mapping[Network, int], address: Address) -> int:
-    """The set of the longest prefix in the table that covers an address."""
-    kind = IPv4Network if isinstance(address, IPv4Address) else IPv6Network
-    width = address.max_prefixlen
-    networks = (kind(_cut(int(address), length, width)) for length in range(width, -1, -1))
-    return next(table[network] for network in networks if network in table)
+def _directions(seen: dict[str, tuple[Collection[Any], Collection[Any]]]) -> list[Direction]:
+    wanted, refused = seen.get("direction", ((), ()))
+    return [direction for direction in wanted or Direction if direction not in refused]

@@ -22,7 +22,7 @@ from tidewaiter.host.install import Installed
 from tidewaiter.host.lookup import MachineLookup
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
-from tidewaiter.host.policy_maps import decide_anew, switch_off
+from tidewaiter.host.policy_maps import decide_anew
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.packet_socket import PacketSocket
@@ -324,7 +324,7 @@ class Engine:
         if actions := self.driver.tick(now):
             machine.carry_out(actions)
         if ended := self.judge.rules.ended():
-            switch_off(machine.installed.kernel, ended)
+            machine.installed.maps.switch_off(ended)
         self._dispatch()
         if self.settings.count_every and now >= self._next_count:
             self._next_count = now + int(self.settings.count_every * SECOND)

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from tidewaiter.driver.core import Asked, Decided, Ended, Event
 from tidewaiter.driver.statistics import Statistics
+from tidewaiter.host.symlinks import Symlinks
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
@@ -58,7 +59,8 @@ class Owner:
         room: int = 65536,
     ) -> None:
         self._timeout, self._on_timeout, self._identify, self._room = timeout, on_timeout, identify, room
-        self._lives = Lives(Policy(), 0)
+        self._lives, self._symlinks = Lives(Policy(), 0), Symlinks()
+        self._classifier = Classifier(Policy(), world)
         self._use(policy, world)
         self._number = 0
         self._events: list[Event] = []
@@ -92,7 +94,7 @@ class Owner:
     def _use(self, policy: Policy, world: World) -> None:
         self._functions = functions_of(policy)
         self._lives = Lives(policy, time.time(), self._lives)
-        self._classifier = Classifier(self._lives.policy.on_this_host(), world)
+        self._classifier.update(self._symlinks.follow(self._lives.policy), world)
         self._silent = {rule.name for rule in policy.rules if not rule.log}
 
     def receive(self, data: bytes, now: int) -> None:

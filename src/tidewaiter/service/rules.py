@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from tidewaiter.host.endings import Endings
+from tidewaiter.host.symlinks import Symlinks
 from tidewaiter.model.connection import Connection
 from tidewaiter.policy.classifier import Classifier
 from tidewaiter.policy.document import Policy
@@ -30,8 +31,10 @@ class Rules:
         self._facts = facts
         self._lives: Lives = Lives(policy, time.time(), before._lives if before else None)
         self._endings: Endings[Rule] = before._endings if before else Endings()
-        self._here = self._lives.policy.on_this_host()
-        self._classifier = Classifier(self._here, world)
+        self._symlinks = before._symlinks if before else Symlinks()
+        self._here = self._symlinks.follow(self._lives.policy)
+        self._world = world
+        self._classifier = before._classifier if before else Classifier(Policy())
         self._kept: dict[bytes, tuple[int, int, Decision]] = {}
         self._off: list[int] = []
         names = {rule.name for rule in policy.rules}
@@ -52,12 +55,14 @@ class Rules:
         return self._classifier.dimensions
 
     def enter(self) -> None:
-        """They are in force from now on."""
+        """They are in force from now on; those before them are not."""
+        self._classifier.update(self._here, self._world)
         self._facts.use(self.policy)
         self._endings.keep(self._lives.ending.values())
 
     def look_into(self, world: World) -> None:
         """The same rules in another world."""
+        self._world = world
         self._classifier.look_into(world)
 
     def decide(self, connection: Connection, pending: frozenset[str] = frozenset()) -> Decision:
