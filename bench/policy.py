@@ -139,10 +139,8 @@ def main() -> None:
         note("read the file, s", seconds(lambda: Policy.parse(written)))
         note("  of it TOML alone, s", seconds(lambda: tomli.loads(written)))
         policy = Policy.parse(written)
-        note(
-            "read it again with one rule changed, s",
-            seconds(lambda n=number: Policy.parse(edited(written, n))),
-        )  # type: ignore[misc]
+        again = edited(written, number)
+        note("read it again with one rule changed, s", seconds(lambda text=again: Policy.parse(text)))  # type: ignore[misc]
         note("compile for Python, s", seconds(lambda p=policy: Classifier(p)))  # type: ignore[misc]
         note("compile for the kernel, s", seconds(lambda p=policy: compile_tables(p, KERNEL_CAPACITY)))  # type: ignore[misc]
         classifier = Classifier(policy)
@@ -155,9 +153,8 @@ def main() -> None:
         small = Classifier(Policy(policy.rules[:1]))
         note("decide, one rule, µs", seconds(lambda c=small: every(c, those)) / DECISIONS * 1e6)  # type: ignore[misc]
         for following in changed(policy):
-            note(
-                "change one rule in Python, ms", seconds(lambda c=classifier, p=following: c.update(p)) * 1e3
-            )  # type: ignore[misc]
+            took = seconds(lambda c=classifier, p=following: c.update(p))  # type: ignore[misc]
+            note("change one rule in Python, ms", took * 1e3)
         in_the_kernel(policy, note)
     note("bytes of the policy in the kernel", measure(policy).as_object()["kernel_bytes"])
     medians = {name: statistics.median(values) for name, values in found.items()}

@@ -51,8 +51,8 @@ class Seen:
         self.remote, self.remote_port = end(one["remote"])
         self.local, self.local_port = end(one["local"])
         self.direction: str = one.get("direction", "out")
-        word = one.get("protocol", "tcp")
-        self.protocol: int = PROTOCOLS.get(word, word)
+        word: Any = one.get("protocol", "tcp")
+        self.protocol: Any = PROTOCOLS.get(word, word)
         names = [one.get("name", ""), *one.get("aliases", [])]
         self.names = [name.lower() for name in names if name]
         self.pending = frozenset(one.get("pending", ()))
@@ -156,7 +156,7 @@ class Condition(NamedTuple):
 class First(NamedTuple):
     """The first rule that may match: its place, the number of rules for none; and whether it is sure to match."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     sure: bool
 
 

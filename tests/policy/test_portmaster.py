@@ -170,8 +170,15 @@ SEVERAL: dict[str, list[Any]] = {
     "continent": ["AS", "OC", "EU", "NA", None],
     "asn": [64500, 64501, 64502, 64502, None],
 }  # fmt: skip
-USUAL = {"name": "", "aliases": [], "address": "8.8.8.8", "continent": "EU", "asn": 64502, "country": "SE"}
-TOGETHER = [
+USUAL: dict[str, Any] = {
+    "name": "",
+    "aliases": [],
+    "address": "8.8.8.8",
+    "continent": "EU",
+    "asn": 64502,
+    "country": "SE",
+}
+TOGETHER: list[dict[str, Any]] = [
     {"address": "192.0.2.1", "protocol": "tcp", "port": 443}, {"protocol": "tcp", "port": 443, "country": "US"},
     {"name": "exact.example.info", "protocol": "tcp", "port": 8443}, {"country": "FR", "protocol": "icmp"},
     {"address": "198.51.100.7", "protocol": "sctp", "port": 1500},

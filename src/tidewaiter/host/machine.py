@@ -24,7 +24,7 @@ from tidewaiter.host.known import Known, Sighted
 from tidewaiter.host.owners import Owners
 from tidewaiter.host.questions import AGE, Questions
 from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
-from tidewaiter.host.refusal import Refuser
+from tidewaiter.host.refusal import Refusals
 from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.verdict_cache import VerdictCache
 from tidewaiter.host.wake import Wake
@@ -76,7 +76,7 @@ class Machine:
         self._owners = Owners(kernel)
         self._queues = installed.queues
         holds = installed.state.hold_rules()
-        self._refusers = [Refuser(rules.where) for rules, _ in holds]
+        self._refusals = Refusals(rules.where for rules, _ in holds)
         self.cutter = Cutter(installed, self._verdicts, self._totals)
         self.interfaces = Interfaces([rules.where for rules, _ in holds])
         self._wake = Wake()
@@ -88,7 +88,6 @@ class Machine:
         self._held: dict[bytes, tuple[bytes, int]] = {}
         self._backlog: list[bytes] = []
         self._sighted: dict[bytes, Sighted] = {}
-        self._refused: list[tuple[int, bytes]] = []
         self.busy = False
         self.judged: dict[int, Verdict | None] = {}
         """What was said on sight about packets that are held since the last `collect`, by their id."""
@@ -174,12 +173,12 @@ class Machine:
                 passes = verdict.passes
                 answers.append((packet, NF_ACCEPT if passes else NF_DROP))
                 if not passes and verdict.rejects_for(connection.direction):
-                    self._refused.append((number, payload))
+                    self._refusals.waiting.append((number, payload))
             if answers:
                 self._answered += len(answers)
                 self._queues[number].answer(answers)
-        if self._refused:
-            self._refuse()
+        if self._refusals.waiting:
+            self._refusals.send()
         self._admission.end(batches, self.driver.statistics.gave_way, now)
         return self.busy and on_sight
 
@@ -372,19 +371,14 @@ class Machine:
             number, packet = cast("Token", action.token)
             answers[number].append((packet, NF_ACCEPT if action.passes else NF_DROP))
             if action.reject is not None:
-                self._refused.append((number, action.reject))
+                self._refusals.waiting.append((number, action.reject))
         self._answer(answers)
-        self._refuse()
+        self._refusals.send()
 
     def _answer(self, answers: Answers) -> None:
         for number, verdicts in answers.items():
             self._queues[number].answer(verdicts)
         answers.clear()
-
-    def _refuse(self) -> None:
-        while self._refused:
-            number, payload = self._refused.pop()
-            self._refusers[number].refuse(payload)
 
     def statistics(self) -> dict[str, int]:
         """The driver's counters and the kernel's, by name."""
@@ -400,8 +394,7 @@ class Machine:
         self._wake.close()
         self.cutter.close()
         self.interfaces.close()
-        for refuser in self._refusers:
-            refuser.close()
+        self._refusals.close()
 
 
 _RELEASED = int(Home.RELEASED)

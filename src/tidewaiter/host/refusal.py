@@ -6,6 +6,7 @@ Raw sockets that carry their own IP header (raw(7), ipv6(7)): the answer seems t
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from tidewaiter.host import namespace
@@ -45,6 +46,25 @@ class Refuser:
         """Closes the sockets."""
         for item in self._sockets.values():
             item.close()
+
+
+class Refusals:
+    """Refused packets, by the number of their namespace, which wait until their verdicts have been given."""
+
+    def __init__(self, places: Iterable[Path | None]) -> None:
+        self._refusers = [Refuser(where) for where in places]
+        self.waiting: list[tuple[int, bytes]] = []
+
+    def send(self) -> None:
+        """Answers all that wait."""
+        while self.waiting:
+            number, packet = self.waiting.pop()
+            self._refusers[number].refuse(packet)
+
+    def close(self) -> None:
+        """Closes the sockets."""
+        for refuser in self._refusers:
+            refuser.close()
 
 
 def _open() -> dict[int, socket.socket]:
