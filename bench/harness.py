@@ -77,21 +77,27 @@ def numbers(made: World, load: Path, *words: object) -> list[int]:
     return [int(line) for line in out.split()]
 
 
+def processor_time(pid: int) -> int:
+    """Nanoseconds for which a process, with all its threads, has had a processor (/proc/PID/task/*/schedstat)."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
 def rounds() -> int:
     """How many interleaved rounds: BENCH_ROUNDS, or 5."""
     return int(os.environ.get("BENCH_ROUNDS", "5"))
 
 
 def interleaved(
-    made: World, names: Sequence[str], measure: Callable[[], dict[str, float]]
+    made: World, names: Sequence[str], measure: Callable[[int], dict[str, float]]
 ) -> dict[str, dict[str, list[float]]]:
-    """Each contender in turn, several rounds: figures by contender and name."""
+    """Each contender in turn, several rounds: figures by contender and name. ``measure`` is told its process id."""
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for number in range(rounds()):
         for name in names if number % 2 == 0 else list(reversed(names)):
             print(f"\rround {number + 1} of {rounds()}: {name:<20}", end="", file=sys.stderr, flush=True)
-            with contender(made, name):
-                for figure, value in measure().items():
+            with contender(made, name) as pid:
+                for figure, value in measure(pid).items():
                     figures[name].setdefault(figure, []).append(value)
     print(file=sys.stderr)
     return figures

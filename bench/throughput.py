@@ -137,7 +137,7 @@ def memory(made: World) -> float:
 def main() -> None:
     """Measures and prints."""
     with harness.world() as (made, load), harness.server(made, load, "sink"):
-        figures = harness.interleaved(made, NAMES, lambda: measure(made, load))
+        figures = harness.interleaved(made, NAMES, lambda _: measure(made, load))
         per_packet = costs(made, load)
         resident = memory(made)
     middle = harness.medians(figures)

@@ -26,14 +26,14 @@ from tidewaiter.driver import connections, device, packets
 from tidewaiter.driver.core import Asked, Decided, Driver, Ended
 from tidewaiter.driver.device import DeviceStatistics
 from tidewaiter.driver.statistics import Statistics
-from tidewaiter.host import admission, endings, lookup, machine, owners, queue
+from tidewaiter.host import admission, endings, lookup, machine, owners, queue, symlinks
 from tidewaiter.host.counters import NAMES as KERNEL
 from tidewaiter.lists import reader
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, live, pieces, quic, readings, table, talk, tls
-from tidewaiter.policy import index, versions
+from tidewaiter.policy import index, remembered, versions
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall, places, rules, world
 from tidewaiter.service.download import REDIRECTS, Limits
@@ -157,9 +157,11 @@ BOUNDS = {
     "checksums, and packages of programs": lookup.KEPT,
     "places of addresses": places.KEPT,
     "files of a policy's list": world.FILES,
+    "paths whose symbolic links are known": symlinks.KEPT,
+    "rules that are remembered by the text that they were read from": remembered.KEPT,
     "versions of a policy file": versions.KEPT,
     "events ahead of their packets": machine._KEPT,
-    "packets on their way to us that came in for a program": admission.WINDOW,
+    "packets on their way to us that came in": admission.WINDOW,
     "characters of the [names](names.md) of all addresses, 64 more for each address": table.ROOM,
     "addresses in one DNS message": table.ANSWERS,
     "names of one address for one program": table.NAMES,

@@ -51,7 +51,7 @@ def test_a_file_that_changes(world: World, agent: Agent, name: str, tmp_path: Pa
 
         put(bad, f"{plan.ECHO.v4}\n")
         assert hearing.result(LONG).error == "ConnectionAbortedError"
-        assert said(bad) in firewall.notices()
+        until(lambda: said(bad) in firewall.notices(), "it says so")
         assert agent.do(do, LISTED, say="hello").error in REFUSED
         goes_on()
 
@@ -127,3 +127,21 @@ def test_another_policy_takes_its_lists_with_it(
         write(path)
         firewall.load(path)
         assert agent.do("tcp", LISTED, say="hello").heard == "hello"
+
+
+def test_a_list_of_names(world: World, agent: Agent, name: str, tmp_path: Path) -> None:
+    """What a program says first names its connection, and that name is looked for in the list, also in a new one."""
+
+    def ask(host: str) -> str:
+        return f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"
+
+    bad = put(tmp_path / "bad.txt", "||ads.example^\n")
+    path = write(tmp_path / "policy.toml", '[list.bad]\npath = "bad.txt"\n', BLOCKED)
+    with Firewall(path, scope=scope_of(world), name=name):
+        assert agent.do("tcp", FREE, say=ask("www.ads.example"), timeout=2).error is not None
+        one, other = (agent.do("tcp", FREE, say=ask(host)) for host in ("more.example", "other.example"))
+        assert (one.heard, other.heard) == (ask("more.example"), ask("other.example"))
+        hearing = agent.start("hear", of=one.id, timeout=LONG)
+        put(bad, "||ads.example^\n||more.example^\n")
+        assert hearing.result(LONG).error == "ConnectionAbortedError"
+        assert agent.do("say", of=other.id, say="on", timeout=PATIENCE).heard == "on"

@@ -43,21 +43,21 @@ def only(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Met
 
 # --- the text --------------------------------------------------------------------------------------
 
-OUT, INTO, THROUGH = (f"TIDEWAITER_{RULES.tag}_{way}" for way in ("OUT", "IN", "THROUGH"))
+OUT, INTO, THROUGH, QUEUE = (f"TIDEWAITER_{RULES.tag}_{way}" for way in ("OUT", "IN", "THROUGH", "ASK"))
 
 
 def test_iptables_sends_what_its_program_says_to_the_queue() -> None:
     assert RULES.transaction("mangle", []).splitlines() == [
         "*mangle",
-        f":{OUT} - [0:0]",
+        *(f":{chain} - [0:0]" for chain in (OUT, INTO, THROUGH, QUEUE)),
         f"-A {OUT} -m bpf --object-pinned /p/1_out -j NFQUEUE --queue-num 7300",
         f"-I OUTPUT 1 -j {OUT}",
-        f":{INTO} - [0:0]",
-        f"-A {INTO} -m bpf --object-pinned /p/1_in -j NFQUEUE --queue-num 7300",
+        f"-A {INTO} -m bpf --object-pinned /p/1_in -j {QUEUE}",
         f"-I INPUT 1 -j {INTO}",
-        f":{THROUGH} - [0:0]",
         f"-A {THROUGH} -m bpf --object-pinned /p/1_through -j NFQUEUE --queue-num 7300",
         f"-I FORWARD 1 -j {THROUGH}",
+        f"-A {QUEUE} -m bpf --object-pinned /p/1_late -j DROP",
+        f"-A {QUEUE} -j NFQUEUE --queue-num 7300",
         "COMMIT",
     ]
 
@@ -75,6 +75,10 @@ def test_what_is_there_already_is_replaced_and_removed() -> None:
         "COMMIT",
     ]
     assert RULES.removal("mangle", ["-A OUTPUT -j ACCEPT"]) == ""
+    both = RULES.removal("mangle", [f":{chain} - [0:0]" for chain in (INTO, QUEUE)]).splitlines()
+    assert both.index(f"-X {INTO}") < both.index(f"-F {QUEUE}"), (
+        "a chain to which a rule leads cannot be removed"
+    )
 
 
 def test_redirects_have_a_chain_in_the_table_for_translation() -> None:
@@ -281,7 +285,12 @@ def test_a_doubled_rule_is_made_one(rules: HoldRules, world: World, method: Meth
     hold.put_back(rules, method)
     suffix = method.value.removeprefix("iptables")
     commands(
-        world, *(f"iptables{suffix} -t mangle -I {chain.hook} 1 -j {chain.own}" for chain in rules.chains)
+        world,
+        *(
+            f"iptables{suffix} -t mangle -I {chain.hook} 1 -j {chain.own}"
+            for chain in rules.chains
+            if chain.hook
+        ),
     )
     assert hold.standing(rules, method) is Standing.BEHIND
     hold.put_back(rules, method)

@@ -315,14 +315,14 @@ def test_fifty_are_answered_in_any_order(stepper: Stepper, agent: Agent) -> None
     assert len(accepted) == 25
 
 
-def strangers(world: World, first: int, count: int) -> None:
+def strangers(world: World, first: int, count: int, port: int = IN_PORT) -> None:
     """Datagrams from the ports from ``first`` on, each a flow of its own."""
 
     def send() -> None:
-        for port in range(first, first + count):
+        for source in range(first, first + count):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-                one.bind((plan.WEB.v4, port))
-                one.sendto(b"x", (plan.CLIENT.v4, IN_PORT))
+                one.bind((plan.WEB.v4, source))
+                one.sendto(b"x", (plan.CLIENT.v4, port))
 
     world.in_server(send)
 
@@ -351,6 +351,26 @@ def test_strangers_do_not_fill_the_queue(world: World, stepper: Stepper, agent: 
     eventually(there_is_room, "there is room again")
     strangers(world, 30_000, 1)
     stepper.until(Asked, WINDOW + 2)
+
+
+def test_strangers_who_come_for_nobody_do_not_fill_the_queue_either(
+    world: World, stepper: Stepper, agent: Agent
+) -> None:
+    """Where every program is in scope. Beyond the window the hold rules drop them, those that come again too."""
+    machine = stepper.machine
+    config = machine.installed.kernel.map("config")
+    config.write({"value": 0}, (config.read(value=0) or {}) | {"whole": 1})
+    strangers(world, 20_000, WINDOW + 50, port=IN_PORT + 1)
+    strangers(world, 20_000, 10, port=IN_PORT + 1)
+    found = machine.statistics()
+    assert (found["kernel_held"], found["unheld_dropped"]) == (WINDOW, 60)
+    assert len(list(machine.installed.kernel.map("flows").keys())) == WINDOW
+    waiting = agent.start("tcp", ECHO, say="x")
+    *_, mine = stepper.until(Asked, WINDOW + 1)
+    assert mine.connection.direction is Direction.OUT
+    stepper.answer(mine, Verdict.PERMANENT_ACCEPT)
+    assert waiting.result(PATIENCE).heard == "x"
+    assert machine.statistics()["unheld_dropped"] == 60
 
 
 def test_beyond_the_window_fail_open_lets_pass_and_counts(world: World, agent: Agent) -> None:

@@ -170,7 +170,7 @@ def explained(home: InTheKernel, words: Words, one: Words, how: str) -> str:
         home.load(policy)
         answers = home.decide([facts_of(one)])[0]
         return wrong(
-            Expected(fewer, policy), seen, answers, name_of(policy, Loop.over(fewer).first(seen).index)
+            Expected(fewer, policy), seen, answers, name_of(policy, Loop.over(fewer).first(seen).place)
         )
 
     if not differs(words):
@@ -204,7 +204,7 @@ def test_kernel_python_and_a_plain_loop_agree(in_the_kernel: InTheKernel, seed: 
         for (one, seen, facts), answers in zip(those, answered, strict=True):
             first = loop.first(seen)
             assert classified(policy, classifier, facts) == first, one
-            if how := wrong(expected, seen, answers, name_of(policy, first.index)):
+            if how := wrong(expected, seen, answers, name_of(policy, first.place)):
                 pytest.fail(explained(in_the_kernel, crowd.words, one, how))
 
 

@@ -19,6 +19,9 @@ from policy.oracle import NO_DIMENSION, PROTOCOLS, SCOPES, SERVICES, WITH_PORTS,
 Address = tuple[int, int]
 """The IP version and the number."""
 
+TRIES = 40
+"""How often `smallest` asks: what cannot be made small in that is told as it is."""
+
 
 class Crowd:
     """One policy (``words``) as the file has it, and what draws more like it."""
@@ -332,17 +335,17 @@ def plain(address: IPv4Address | IPv6Address) -> str:
 
 
 def smallest(policy: Words, fails: Callable[[Words], bool]) -> Words:
-    """The same policy with as few rules as still fail: chunks are left out, then smaller ones, then single rules."""
+    """The same policy with few rules that still fail: chunks are left out, then smaller ones, then single rules."""
     rules = list(policy["rule"])
-    size = max(1, len(rules) // 2)
+    size, left = max(1, len(rules) // 2), TRIES
     while True:
         at = 0
-        while at < len(rules):
-            fewer = rules[:at] + rules[at + size :]
+        while at < len(rules) and left:
+            fewer, left = rules[:at] + rules[at + size :], left - 1
             if fails(policy | {"rule": fewer}):
                 rules = fewer
             else:
                 at += size
-        if size == 1:
+        if size == 1 or not left:
             return policy | {"rule": rules}
         size //= 2

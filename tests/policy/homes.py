@@ -26,21 +26,23 @@ class Listed:
         self._networks = [ip_network(line) for line in lines if line[0].isdigit()]
         self._names = [line for line in lines if not line[0].isdigit()]
 
-    def has(self, packed: bytes, names: tuple[str, ...]) -> bool:
-        return self.contains_address(ip_address(packed)) or any(map(self.contains_name, names))
-
     def contains_name(self, name: str) -> bool:
         return any(f".{name}".endswith(line[1:]) if line[0] == "*" else name == line for line in self._names)
 
     def contains_address(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
 
+    def has(self, packed: bytes, names: tuple[str, ...]) -> bool:
+        return self.contains_address(ip_address(packed)) or any(map(self.contains_name, names))
+
+    @property
+    def by_name(self) -> bool:
+        return bool(self._names)
+
 
 WORLD = World({name: Listed(lines) for name, lines in LISTS.items()})
-POLICIES = 4 if FUZZ == 1 else 12 * FUZZ
-"""How many are drawn, for each test."""
-CONNECTIONS = 500
-"""Of each policy."""
+POLICIES, CONNECTIONS = (4, 500) if FUZZ == 1 else (6 * FUZZ, 1000)
+"""How many are drawn for each test, and how many of the latter for each of the former."""
 EDITS = 3
 """Changes of each policy, after each of which the connections are decided again."""
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]  # `smallest` shrinks instead
@@ -103,11 +105,11 @@ class Expected:
 
     def later(self, seen: Seen) -> Answered | None:
         """At the first packet. None: Python is asked."""
-        return self._answer(self._later.first(seen).index, seen)
+        return self._answer(self._later.first(seen).place, seen)
 
     def at_connect(self, seen: Seen) -> Answered | None:
         """Before the local address is chosen."""
-        index = self._at_connect.first(seen).index
+        index = self._at_connect.first(seen).place
         if index < len(self._names_local) and self._names_local[index]:
             return None
         return self._answer(index, seen)

@@ -18,6 +18,7 @@ HEX, CONTAINER = "ab" * 32, "0123456789ab" + "c" * 52
 LISTS = {
     "ads": ["ads.example.com", "198.51.100.0/24", "*.deep.example"],
     "bad": ["203.0.113.9", "www.example.com", "2001:db8:bad::/48"],
+    "nets": ["203.0.113.0/24", "2001:db8::/32"],
 }
 MONDAY = time.mktime((2026, 1, 5, 0, 0, 0, 0, 0, -1))
 END = datetime(2026, 1, 6, 12, tzinfo=UTC)
@@ -55,7 +56,7 @@ WORDS: dict[str, list[Any]] = {
     "asn": ["AS64500", 64501, ""],
     "host": ["www.example.com", ".Example.com", "*.example.*", "re:^ads[0-9]*[.]", "???.example.com", ""],
     "asked_host": ["WWW.example.com", ".deep.example", "ads*", ""],
-    "list": ["ads", "bad"],
+    "list": ["ads", "bad", "nets"],
     "time": ["08:00-18:00", "22:00-06:00", "00:00-00:01"],
     "weekday": ["mon", "sat-mon", "tue-fri"],
     "network": ["home", "elsewhere"],

@@ -52,7 +52,7 @@ class Seen:
         self.local, self.local_port = end(one["local"])
         self.direction: str = one.get("direction", "out")
         word: Any = one.get("protocol", "tcp")
-        self.protocol: Any = PROTOCOLS.get(word, word)
+        self.protocol: int = PROTOCOLS.get(word, word)
         names = [one.get("name", ""), *one.get("aliases", [])]
         self.names = [name.lower() for name in names if name]
         self.pending = frozenset(one.get("pending", ()))
@@ -122,6 +122,9 @@ class Seen:
                 return True
         return False
 
+    def lists_names(self, name: str) -> bool:
+        return not all(line[0].isdigit() for line in self._lists[name])
+
 
 class Condition(NamedTuple):
     """One thing that a rule demands. Layer 0 is the rule itself, 1 and more the tables under ``also``."""
@@ -139,10 +142,12 @@ class Condition(NamedTuple):
         if pending and (
             self.dimension in pending or (self.dimension in {"asked_host", "list"} and "host" in pending)
         ):
-            by_address = self.dimension == "list" and "list" not in pending
-            if by_address and any(seen.in_list(name, by_name=False) for name in self.words):
+            if self.dimension != "list" or "list" in pending:
+                return None
+            # an address that a list has needs no name, nor does a list that has no names
+            if any(seen.in_list(name, by_name=False) for name in self.words):
                 return not self.negated
-            return None
+            return None if any(map(seen.lists_names, self.words)) else self.negated
         facts = seen.facts(self.dimension)
         if not facts:
             return ("" in self.words) is not self.negated
@@ -156,7 +161,7 @@ class Condition(NamedTuple):
 class First(NamedTuple):
     """The first rule that may match: its place, the number of rules for none; and whether it is sure to match."""
 
-    index: int  # type: ignore[assignment]
+    place: int
     sure: bool
 
 

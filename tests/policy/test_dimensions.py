@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tidewaiter.lists import FORMATS, Reader, Union
 from tidewaiter.policy.connection import facts_of
-from tidewaiter.policy.dimensions import DIMENSIONS, is_pending
+from tidewaiter.policy.dimensions import DIMENSIONS, is_pending, may_be
 from tidewaiter.policy.rule import World
 
 ROOT = Path(__file__).parents[2]
@@ -43,3 +44,31 @@ def test_what_is_pending() -> None:
     assert is_pending("sha256", frozenset({"sha256"}))
     assert all(is_pending(name, frozenset({"host"})) for name in ("host", "asked_host", "list"))
     assert not is_pending("program", frozenset({"host"}))
+
+
+def test_an_address_in_a_list_needs_no_name() -> None:
+    def listed(text: bytes) -> Union:
+        reader = Reader("list", FORMATS["domains"])
+        reader.feed(text)
+        return Union([reader.finish()])
+
+    world = World(
+        {"names": listed(b"a.example"), "nets": listed(b"192.0.2.0/24"), "both": listed(b"b.c\n10.0.0.1")}
+    )
+
+    def lists(remote: str, *pending: str) -> tuple[object, ...]:
+        return may_be(
+            DIMENSIONS["list"],
+            facts_of({"remote": remote, "name": "a.example", "pending": [*pending]}),
+            world,
+        )
+
+    assert lists("192.0.2.1") == (("names", "nets"),)
+    assert lists("192.0.2.1", "host") == (("nets",), ("names", "nets", "both"))
+    assert lists("10.0.0.1", "host") == (("both",), ("names", "both"))
+    assert lists("10.0.0.1", "list", "host") == ()
+    only = World({"nets": listed(b"192.0.2.0/24")})
+    facts = facts_of({"remote": "10.0.0.1", "pending": ["host"]})
+    assert may_be(DIMENSIONS["list"], facts, only) == ((),)
+    assert may_be(DIMENSIONS["host"], facts, only) == ()
+    assert may_be(DIMENSIONS["program"], facts, only) == ("",)

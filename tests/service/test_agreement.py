@@ -185,7 +185,7 @@ def test_real_connects_are_decided_by_the_first_of_hundreds_of_rules(bench: Benc
         one: dict[str, Any] = {"remote": f"{remote}:{target[1]}", "local": f"{local}:1"}
         one |= {"program": PROGRAM, "user": os.getuid(), "time": time.time()}
         seen = Seen(one, LISTS)
-        index, connection = loop.first(seen).index, decided[target]
+        index, connection = loop.first(seen).place, decided[target]
         rule = policy.rules[index] if index < len(policy.rules) else None
         answer = rule.answer if rule else policy.default(Direction.OUT)
         assert connection.rule == (rule.name if rule else "default"), target

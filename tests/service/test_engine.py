@@ -15,7 +15,7 @@ import pytest
 
 from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, scope_of
 from tidewaiter.driver.core import Asked, Decided, Ended
-from tidewaiter.host import install
+from tidewaiter.host import install, policy_maps
 from tidewaiter.host.machine import Machine
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.lab import plan
@@ -25,7 +25,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import Process
 from tidewaiter.model.verdict import Verdict
-from tidewaiter.policy import Answer, Policy, Rule
+from tidewaiter.policy import Answer, KernelTables, Policy, Rule
 from tidewaiter.service import engine as module
 from tidewaiter.service.engine import Counted, Engine
 from tidewaiter.service.settings import Settings
@@ -355,7 +355,8 @@ def test_rules_that_the_kernel_has_no_room_for_hold_too(
     world: World, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bit that consults is not the rule that would have been there: it must be decided by all of them."""
-    monkeypatch.setattr(install, "CAPACITY", 256)  # as if there were room for so few
+    # as if there were room for so few
+    monkeypatch.setattr(policy_maps, "KernelTables", lambda policy, _: KernelTables(policy, 256))
     unused = ip_network("192.0.2.0/24")
     rules = [Rule(name=f"{number}", answer=Answer.ACCEPT, remote=(unused,)) for number in range(300)]
     rules[252] = Rule(name="never asked", answer=Answer.ASK, remote=(unused,))

@@ -37,12 +37,15 @@ class HoldError(RuntimeError):
 
 
 class Chain(NamedTuple):
-    """A chain of our own, to which the first rule of one of netfilter's leads; its rules, each with its program."""
+    """A chain of our own, to which the first rule of one of netfilter's leads; its rules, each with its program.
+
+    ``hook`` "": a rule of another chain of ours leads there, which comes before this one.
+    """
 
     table: str
     hook: str
     own: str
-    rules: tuple[tuple[Path, str], ...]
+    rules: tuple[tuple[Path | None, str], ...]
 
     @property
     def jump(self) -> str:
@@ -66,7 +69,15 @@ class HoldRules:
     @property
     def through(self) -> Path:
         """The program for what is forwarded, beside that for what goes out."""
-        return self.out.with_name(f"{self.out.name.removesuffix('_out')}_through")
+        return self._beside("through")
+
+    @property
+    def late(self) -> Path:
+        """The program that says which of what comes in, and would have to wait, is dropped since too much waits."""
+        return self._beside("late")
+
+    def _beside(self, way: str) -> Path:
+        return self.out.with_name(f"{self.out.name.removesuffix('_out')}_{way}")
 
     @property
     def tag(self) -> str:
@@ -77,6 +88,8 @@ class HoldRules:
     def chains(self) -> tuple[Chain, ...]:
         """All of it, for iptables."""
         bypass = " --queue-bypass" if self.fail_open else ""
+        queue = f"NFQUEUE --queue-num {self.queue}{bypass}"
+        ask = f"{_CHAIN}{self.tag}_ASK"
         made = [
             Chain(
                 "mangle",
@@ -84,13 +97,14 @@ class HoldRules:
                 f"{_CHAIN}{self.tag}_{way}",
                 ((pin, f"-m bpf --object-pinned {pin} -j {target}"),),
             )
-            for hook, way, pin in (
-                ("OUTPUT", "OUT", self.out),
-                ("INPUT", "IN", self.into),
-                ("FORWARD", "THROUGH", self.through),
+            for hook, way, pin, target in (
+                ("OUTPUT", "OUT", self.out, queue),
+                ("INPUT", "IN", self.into, ask),
+                ("FORWARD", "THROUGH", self.through, queue),
             )
-            for target in [f"NFQUEUE --queue-num {self.queue}{bypass}"]
         ]
+        late = self.late, f"-m bpf --object-pinned {self.late} -j DROP"
+        made.append(Chain("mangle", "", ask, (late, (None, f"-j {queue}"))))
         redirects = redirect.rules(self.out, self.redirect)
         if redirects:
             made.append(Chain("nat", "OUTPUT", f"{_CHAIN}{self.tag}_NAT", redirects))
@@ -108,18 +122,19 @@ class HoldRules:
 
     def transaction(self, table: str, there: list[str]) -> str:
         """For iptables-restore: with ``there`` in the table, all our rules stand first, once."""
-        lines = []
+        lines = [f":{chain.own} - [0:0]" for chain in self._in(table)]
         for chain in self._in(table):
-            lines += [f":{chain.own} - [0:0]", *(f"-A {chain.own} {rule}" for _, rule in chain.rules)]
-            lines += [f"-D {chain.jump}"] * there.count(f"-A {chain.jump}")
-            lines.append(f"-I {chain.hook} 1 -j {chain.own}")
+            lines += [f"-A {chain.own} {rule}" for _, rule in chain.rules]
+            if chain.hook:
+                lines += [f"-D {chain.jump}"] * there.count(f"-A {chain.jump}")
+                lines.append(f"-I {chain.hook} 1 -j {chain.own}")
         return "\n".join([f"*{table}", *lines, "COMMIT", ""])
 
     def removal(self, table: str, there: list[str]) -> str:
         """For iptables-restore: with ``there`` in the table, nothing of ours is left. "" when nothing is."""
         lines = []
         for chain in self._in(table):
-            lines += [f"-D {chain.jump}"] * there.count(f"-A {chain.jump}")
+            lines += [f"-D {chain.jump}"] * (there.count(f"-A {chain.jump}") if chain.hook else 0)
             if any(line.startswith(f":{chain.own} ") for line in there):
                 lines += [f"-F {chain.own}", f"-X {chain.own}"]
         return "\n".join([f"*{table}", *lines, "COMMIT", ""]) if lines else ""
@@ -234,9 +249,14 @@ def _stands(chain: Chain, there: list[str]) -> Standing:
     held = [line for line in there if line.startswith(f"-A {chain.own} ")]
     jumps = [line for line in there if line.startswith(f"-A {chain.hook} ")]
     ours = f"-A {chain.jump}"
-    complete = [f"--object-pinned {pin} " in line for line, (pin, _) in zip(held, chain.rules, strict=False)]
-    if ours not in jumps or len(held) != len(chain.rules) or not all(complete):
+    complete = [
+        pin is None or f"--object-pinned {pin} " in line
+        for line, (pin, _) in zip(held, chain.rules, strict=False)
+    ]
+    if (chain.hook and ours not in jumps) or len(held) != len(chain.rules) or not all(complete):
         return Standing.GONE
+    if not chain.hook:
+        return Standing.FIRST
     # another firewall of ours has its rules there too, and neither minds the other
     others = [line for line in jumps if not line.startswith(f"-A {chain.hook} -j {_CHAIN}")]
     first = not others or jumps.index(ours) < jumps.index(others[0])

@@ -16,6 +16,7 @@ from typing import cast
 
 from tidewaiter.driver.core import Action, Driver, Release, Remember, Renew
 from tidewaiter.host.admission import Admission
+from tidewaiter.host.closed import Closed
 from tidewaiter.host.counters import Counters
 from tidewaiter.host.cut import Cutter
 from tidewaiter.host.install import Installed
@@ -45,7 +46,6 @@ LINGER = 50
 """Microseconds to stay awake behind a packet."""
 
 _KEPT = 8192
-_ROUND = 20_000_000  # nanoseconds between two looks at the closed sockets whose packets wait
 _STRETCH = 1_000_000  # nanoseconds for which `collect` goes on while nothing comes that others have to act on
 _PYTHON = Tier.PYTHON  # before Python 3.12 a member costs 100 ns by way of its enum
 _HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)
@@ -91,14 +91,17 @@ class Machine:
         self.busy = False
         self.judged: dict[int, Verdict | None] = {}
         """What was said on sight about packets that are held since the last `collect`, by their id."""
-        self._closed: dict[bytes, tuple[bytes, int]] = {}
-        self._next_look = self._answered = 0
+        # more than these, and some certainly wait for nothing any more
+        self._closed = Closed(_KEPT + driver.packets.capacity)
+        self._answered = 0
         self.name_rules(installed.state.rules)
 
     def name_rules(self, names: tuple[str, ...]) -> None:
         """The names of the rules in force, by their number."""
         self._rule_names = names
-        self._rule_numbers = {name: number for number, name in reversed(list(enumerate(names))) if name}
+        # the first of those that have one name; bits without a rule have none
+        self._rule_numbers = dict(zip(reversed(names), reversed(range(len(names))), strict=True))
+        self._rule_numbers.pop("", None)
 
     # --- waiting -------------------------------------------------------------------------------
 
@@ -194,10 +197,9 @@ class Machine:
         for data in backlog:
             actions += self._event(records.event(data))
         self._clear_lost(now)
-        if self._closed and now >= self._next_look:
-            self._next_look = now + _ROUND
-            for flow in [flow for flow in self._closed if not self._waited_for(flow)]:
-                actions += self._over(flow, *self._closed.pop(flow))
+        if self._closed:
+            for flow, data, closed in self._closed.over(now, self._waited_for):
+                actions += self._over(flow, data, closed)
         self._known.trim()
         return actions
 
@@ -217,7 +219,8 @@ class Machine:
 
     def count(self) -> list[Connection]:
         """Asks the kernel for the totals of every connection; returns those that have moved."""
-        totals = self._datagram_totals()
+        ending = self._known.ending_with_sockets()
+        totals = {flow: self._verdicts.total(data) for flow, data in ending}
         for data in self._totals.read():  # what a socket has counted goes before what is said of its flow
             record = records.unpack(data)
             totals[data[records.FLOW]] = record.sent, record.received
@@ -321,7 +324,7 @@ class Machine:
     def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
         """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
         if flow[PROTOCOL] != Protocol.TCP and self._waited_for(flow):
-            self._closed[flow] = data, now
+            self._closed.add(flow, data, now)
             return []
         return self._over(flow, data, now)
 
@@ -337,9 +340,6 @@ class Machine:
             sent, received = max(sent, counted[0]), max(received, counted[1])
             self._verdicts.forget(data)
         return self.driver.ended(flow, sent, received, now)
-
-    def _datagram_totals(self) -> dict[bytes, tuple[int, int]]:
-        return {flow: self._verdicts.total(data) for flow, data in self._known.ending_with_sockets()}
 
     # --- out -----------------------------------------------------------------------------------
 
@@ -363,8 +363,7 @@ class Machine:
                         del self._known.asked[action.flow]
                 continue
             if type(action) is Renew:
-                data = self._known.get(action.flow)
-                if data is not None:
+                if (data := self._known.get(action.flow)) is not None:
                     self.cutter.renew(data, action)
                 continue
             assert isinstance(action, Release)

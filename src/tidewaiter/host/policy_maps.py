@@ -23,6 +23,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
+from tidewaiter.policy.index import uncollected
 from tidewaiter.policy.named import prefix_network
 from tidewaiter.policy.rule import Answer
 from tidewaiter.policy.tables import Change, KernelTables
@@ -93,7 +94,8 @@ class PolicyMaps:
             # a path that is new to the kernel makes it look up every process again; it must know so before the epoch
             # changes
             set_config(self._kernel, programs_version=int(config["programs_version"]) + 1)
-        self._write(self.tables, generation, missing)
+        with uncollected():
+            self._write(self.tables, generation, missing)
         set_config(self._kernel, epoch=epoch)
         self._behind[generation] = Change({name: set() for name in _PLACES})
         self.policy = policy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ class State:
         RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
         path = _path(self.name)
         part = path.with_suffix(".part")
-        part.write_text(json.dumps(asdict(self)))
+        part.write_text(json.dumps({field.name: getattr(self, field.name) for field in fields(self)}))
         part.replace(path)
 
     def forget(self) -> None:

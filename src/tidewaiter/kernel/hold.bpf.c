@@ -55,13 +55,39 @@ static __always_inline int tw_hold_arrival(struct tw_connection *c, const struct
 	return tw_hold(c, seen);
 }
 
+/* What comes in for nobody that we know is seen by no gate that we know of either: so it is dropped here, or rather by the
+ * rule before the queue's, which asks tw_hold_late about the very packet about which tw_hold_in has just said yes. Both run
+ * in one softirq, which no other on this processor comes between. */
+static __always_inline int tw_turn_away(void)
+{
+	__u32 zero = 0;
+	__u64 *away = bpf_map_lookup_elem(&turned_away, &zero);
+
+	if (away)
+		*away = 1;
+	return 1;
+}
+
+SEC("socket")
+int tw_hold_late(struct __sk_buff *skb)
+{
+	__u32 zero = 0;
+	__u64 *away = bpf_map_lookup_elem(&turned_away, &zero);
+
+	if (!away || !*away)
+		return 0;
+	*away = 0;
+	tw_count(TW_COUNT_UNHELD_DROPPED);
+	return 1;
+}
+
 /* Known by its addresses alone: what comes in before the kernel has found a socket for it. */
 static __always_inline int tw_hold_by_addresses(struct tw_config *settings, struct tw_connection *seen)
 {
 	struct tw_listener *listener;
 	struct tw_connection *flow;
 	struct tw_flow_key key;
-	int known;
+	int known, full;
 
 	seen->namespace = tw_namespace;
 	seen->home = TW_HOME_ADDRESSES;
@@ -74,10 +100,12 @@ static __always_inline int tw_hold_by_addresses(struct tw_config *settings, stru
 	listener = tw_find_listener(tw_namespace, seen);
 	/* Admission control: strangers must not fill the queue. Beyond the window nothing is asked, and nothing is kept: the
 	 * gate decides by the policy in the kernel, and where that says to ask, does what `fail` says. */
-	if (listener && !tw_has_room(TW_WAY_IN, TW_WINDOW))
+	full = !tw_has_room(TW_WAY_IN, TW_WINDOW);
+	if (listener && full)
 		return 0;
+	full = full && !settings->fail_open;
 	if (known)
-		return tw_hold_arrival(flow, seen);
+		return full ? tw_turn_away() : tw_hold_arrival(flow, seen);
 	if (flow) {
 		__builtin_memcpy(&seen->owner, &flow->owner, sizeof(seen->owner));
 		seen->direction = flow->direction;
@@ -93,6 +121,8 @@ static __always_inline int tw_hold_by_addresses(struct tw_config *settings, stru
 	}
 	seen->used = seen->opened;
 	tw_decide(seen, 1);
+	if (full && seen->verdict == TW_UNDECIDED)
+		return tw_turn_away();
 	bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
 	return tw_takes_user_space(seen->verdict) ? tw_hold_arrival(seen, seen) : 0;
 }

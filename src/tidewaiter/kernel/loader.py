@@ -22,7 +22,7 @@ from tidewaiter.kernel.maps import Map, possible_cpus
 from tidewaiter.kernel.objects import Mode, ObjectSpec
 
 _LOG_BYTES = 1 << 16
-_PER_CPU = frozenset({"counters"})
+_PER_CPU = frozenset({"counters", "turned_away"})
 
 
 class LoadedObject:
@@ -225,10 +225,10 @@ class Kernel:
     def pin_hold(self, namespace: int) -> tuple[Path, Path]:
         """Loads the hold programs of a namespace and pins them; the paths are for the rules out and in.
 
-        That for what comes through lies beside them.
+        Those for what comes through, and for what comes in too late, lie beside them.
         """
         item = LoadedObject(objects.HOLD, self.mode, dict(self._fds), {"tw_namespace": namespace})
-        ways = {"out": "tw_hold_out", "in": "tw_hold_in", "through": "tw_hold_through"}
+        ways = {name: f"tw_hold_{name}" for name in ("out", "in", "through", "late")}
         paths = tuple(self.pins / "hold" / f"{namespace}_{way}" for way in ways)
         try:
             for path, name in zip(paths, ways.values(), strict=True):

@@ -156,6 +156,14 @@ struct {
 	__type(value, struct tw_admission);
 } admission SEC(".maps");
 
+/* The packet that a processor has just been asked about is to be dropped: hold.bpf.c tells itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} turned_away SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, TW_COUNTERS);

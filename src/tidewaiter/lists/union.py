@@ -18,6 +18,11 @@ class Union:
         self._names = tuple(one.domains for one in lists if len(one.domains))
         self._networks = tuple(one.networks for one in lists if len(one.networks))
 
+    @property
+    def by_name(self) -> bool:
+        """Whether a list has any names."""
+        return bool(self._names)
+
     def has(self, packed: bytes, names: Iterable[str]) -> bool:
         """Whether a list has an address, in network order, or one of some host names.
 

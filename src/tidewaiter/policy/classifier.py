@@ -13,7 +13,7 @@ from typing import Any
 
 from tidewaiter.model.key import Direction
 from tidewaiter.policy.bits import same_ends
-from tidewaiter.policy.dimensions import ALL, is_pending
+from tidewaiter.policy.dimensions import ALL, may_be
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.index import Change, Index, bit_set, uncollected
 from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
@@ -61,7 +61,8 @@ class Classifier:
         end, new_end = len(old) - last, len(new) - last
         for slot in self._order[first:end]:
             self._leave(slot)
-        entered = [self._enter(rule) for rule in new[first:new_end]]
+        with uncollected():
+            entered = [self._enter(rule) for rule in new[first:new_end]]
         self._order[first:end] = entered
         self._policy = policy
         self._refresh(Change(first, end, new_end, entered))
@@ -136,21 +137,15 @@ class Classifier:
 
     def _decide_partly(self, facts: Facts) -> Decision:
         """The first rule that may match decides if it matches for certain; otherwise something is missing."""
-        matching, pending = self._enabled, facts.pending
-        unknown: list[tuple[str, int]] = []  # what is pending, and the rules to which it makes no difference
-        for (name, _, negated), index in self._indexes.items():
-            value = index.dimension.getter(self._world)
-            if not is_pending(name, pending):
-                matching &= index.look(value(facts))
-                continue
-            certain = index.free
-            if name == "list" and name not in pending:  # an address that is listed is so under any name
-                listed = index.look(value(facts._replace(names=())))
-                if negated:
-                    matching &= listed
-                else:
-                    certain = listed
-            unknown.append((name, certain))
+        matching = self._enabled
+        unknown: list[tuple[str, int]] = []  # the dimension, and the rules that it will satisfy in any case
+        for (name, _, _), index in self._indexes.items():
+            if found := may_be(index.dimension, facts, self._world):
+                least, most = index.look(found[0]), index.look(found[-1])
+                matching &= least | most
+                unknown.append((name, least & most))
+            else:
+                unknown.append((name, index.free))
         if not matching:
             return self._default(facts.direction)
         place = (matching & -matching).bit_length() - 1

@@ -326,3 +326,17 @@ OF_NAMES = frozenset(("host", "asked_host", "list"))
 def is_pending(dimension: str, pending: frozenset[str]) -> bool:
     """Whether more may be known of a dimension later."""
     return dimension in pending or (dimension in OF_NAMES and "host" in pending)
+
+
+def may_be(dimension: Dimension, facts: Facts, world: World) -> tuple[Any, ...]:
+    """The least and the most that a fact may turn out to be, once if it is known; () where it may be anything.
+
+    Where only the name is missing, what has the address is in a list for certain, and only lists of names may follow.
+    """
+    if not is_pending(dimension.name, facts.pending):
+        return (dimension.getter(world)(facts),)
+    if dimension.name != "list" or "list" in facts.pending:
+        return ()
+    least = _lists(facts._replace(names=()), world)
+    most = tuple(name for name, members in world.lists.items() if members.by_name or name in least)
+    return (least, most) if least != most else (least,)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tidewaiter.model.key import Direction, endpoint
 from tidewaiter.policy.classifier import NOWHERE, Classifier
-from tidewaiter.policy.dimensions import ALL, Dimension, is_pending
+from tidewaiter.policy.dimensions import ALL, Dimension, may_be
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.patterns import Pattern, Under
 from tidewaiter.policy.rule import Condition, Facts, Rule, Value, World
@@ -134,12 +134,8 @@ class Explainer:
             yield Unmet("group", rule.group, False)
         for condition in rule.conditions():
             dimension = ALL[condition.dimension]
-            known = facts
-            if is_pending(dimension.name, facts.pending):
-                if dimension.name != "list" or "list" in facts.pending or not condition.negated:
-                    continue
-                known = facts._replace(names=())  # an address that is listed is so under any name
-            if not satisfied(condition, known, self._world):
+            values = may_be(dimension, facts, self._world)
+            if values and not any(_holds(condition, value) for value in values):
                 found = self._found(dimension, facts)
                 wanted = spell_values(dimension.name, condition.values)
                 yield Unmet(dimension.name, wanted, found, condition.negated)
@@ -157,8 +153,11 @@ class Explainer:
 
 def satisfied(condition: Condition, facts: Facts, world: World = NOWHERE) -> bool:
     """Whether a connection satisfies one condition, found out in the plain way."""
+    return _holds(condition, ALL[condition.dimension].getter(world)(facts))
+
+
+def _holds(condition: Condition, value: Value) -> bool:
     dimension = ALL[condition.dimension]
-    value = dimension.getter(world)(facts)
     values = (value or (dimension.unknown,)) if dimension.many else (value,)
     return condition.negated != any(
         _is(dimension, wanted, one) for wanted in condition.values for one in values

@@ -172,7 +172,10 @@ class Prefixes(Named):
             insort(self._order, key)
         elif self._order is not None:
             del self._order[bisect_left(self._order, key)]
-        lengths = self._lengths.setdefault(self._width(key >> 8), Counter())
+        width = self._width(key >> 8)
+        if width not in self._lengths:
+            self._lengths[width] = Counter()
+        lengths = self._lengths[width]
         lengths[key & 255] += by
         if not lengths[key & 255]:
             del lengths[key & 255]

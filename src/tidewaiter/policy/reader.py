@@ -12,6 +12,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.policy.dimensions import DIMENSIONS, Dimension, Names
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.positions import KeyPath
+from tidewaiter.policy.remembered import RULES
 from tidewaiter.policy.rule import Answer, Conditions, Rule
 from tidewaiter.policy.settings import LIST_FORMATS, REFRESH, ListSource, NetworkProfile
 from tidewaiter.policy.source import Source
@@ -48,7 +49,8 @@ _FIELDS = {
     "port": "ports",
 }
 _FORMATS = {name: name for name in LIST_FORMATS}
-_HEADER = re.compile(r"^[ \t]*\[\[rule\]\]", re.MULTILINE)
+_OF_THIS_HOST = frozenset(("user", "user_group", "list", "network"))
+"""The dimensions whose names mean what this host, or another part of the policy, says."""
 
 
 @dataclass(slots=True)
@@ -80,8 +82,8 @@ class Reader(Source):
     """
 
     def __init__(self, text: str, where: str, *, main: bool = True) -> None:
-        super().__init__(text, where)
-        self._main = main
+        super().__init__(text, where, main=main)
+        self._fixed = True  # a rule depends on nothing but its text
         self._parsed: dict[tuple[str, type, Any], tuple[Any, ...]] = {}
         self._document = self._toml()
         self._version()
@@ -173,12 +175,10 @@ class Reader(Source):
         tables = self._document.get("rule", [])
         if not isinstance(tables, list):
             raise self._error(("rule",), "rule is not a list of tables", "write [[rule]] in double brackets")
-        lines = self._lines(tables)
+        lines = self._lines()
         for index, table in enumerate(tables):
             path: KeyPath = ("rule", index)
-            if not isinstance(table, dict):
-                raise self._error(path, "this rule is not a table", "write [[rule]] and its keys below it")
-            rule = self._rule(table, path, names, lines)
+            rule = table if type(table) is Rule else self._read_rule(table, path, names, lines)
             if rule.name in seen:
                 other = seen[rule.name]
                 where = (
@@ -189,19 +189,21 @@ class Reader(Source):
             seen[rule.name] = rule
             yield rule
 
-    def _lines(self, tables: list[Any]) -> Callable[[KeyPath], int]:
+    def _lines(self) -> Callable[[KeyPath], int]:
         """The line that each rule begins in."""
-        if self._plain:
-            starts = [match.start() for match in _HEADER.finditer(self._text)]
-            if len(starts) == len(tables):
-                lines, line, last = [], 1, 0
-                for start in starts:
-                    line += self._text.count("\n", last, start)
-                    last = start
-                    lines.append(line)
-                return lambda path: lines[int(path[1])]
+        if self._pieces:
+            return lambda path: self._pieces[int(path[1])].line
         self._scan()
         return lambda path: self._positions.line_and_column(self._positions.of(path, key=True))[0]
+
+    def _read_rule(self, table: object, path: KeyPath, names: Names, lines: Callable[[KeyPath], int]) -> Rule:
+        if not isinstance(table, dict):
+            raise self._error(path, "this rule is not a table", "write [[rule]] and its keys below it")
+        self._fixed = "name" in table
+        rule = self._rule(table, path, names, lines)
+        if self._pieces and self._fixed:
+            RULES.put(self.where, self._main, self._pieces[int(path[1])].text, rule)
+        return rule
 
     def _rule(
         self, table: dict[str, Any], path: KeyPath, names: Names, lines: Callable[[KeyPath], int]
@@ -261,6 +263,8 @@ class Reader(Source):
         if kind not in dimension.types:
             problem = f"{dimension.name} has {quoted(element)} where {dimension.kind} is expected"
             raise self._error(path, problem, f"write {dimension.kind} or a list of them")
+        if kind is str and dimension.name in _OF_THIS_HOST:
+            self._fixed = False
         known = self._parsed.get((dimension.name, kind, element))
         if known is None:
             if element == "" and dimension.may_be_unknown:

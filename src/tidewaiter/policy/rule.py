@@ -236,6 +236,10 @@ class Decision:
 class MemberList(Interface):
     """A list that rules name: of domains, of networks, or of both."""
 
+    @property
+    def by_name(self) -> bool:
+        """Whether any name is in it."""
+
     def has(self, packed: bytes, names: tuple[str, ...], /) -> bool:
         """Whether an address, in network order, or one of some names is in it."""
 

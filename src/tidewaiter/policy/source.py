@@ -13,6 +13,7 @@ from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.index import uncollected
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.positions import KeyPath, Positions, is_plain
+from tidewaiter.policy.remembered import RULES, Piece, pieces
 from tidewaiter.policy.words import listed, quoted
 
 _T = TypeVar("_T")
@@ -30,8 +31,9 @@ _SYNTAX_REMEDIES = {
 class Source:
     """One text, and where it comes from. What is wrong with it is raised as `PolicyError` at its place."""
 
-    def __init__(self, text: str, where: str) -> None:
-        self.where = where
+    def __init__(self, text: str, where: str, *, main: bool = True) -> None:
+        self.where, self._main = where, main
+        self._pieces: list[Piece] = []
         self._text = text.replace("\r\n", "\n")
         self._positions = Positions(self._text)
         # What is plain has no depth, so it can be read at once; where things stand is then looked up only for an error.
@@ -72,9 +74,26 @@ class Source:
             raise self._error_at(self._positions.last, bad.problem, bad.remedy) from None
         try:
             with uncollected():
-                return tomli.loads(self._text)
+                return self._quickly() or tomli.loads(self._text)
         except tomli.TOMLDecodeError as error:
             raise self._syntax_error(str(error)) from None
+
+    def _quickly(self) -> dict[str, Any] | None:
+        """The same, with the rules that are remembered in the places of their tables; None where that cannot be."""
+        found = pieces(self._text) if self._plain else None
+        if found is None:
+            return None
+        head, those = found
+        rules = [RULES.get(self.where, self._main, piece) for piece in those]
+        new = "".join(piece.text for piece, rule in zip(those, rules, strict=True) if rule is None)
+        try:
+            document, tables = tomli.loads(head), iter(tomli.loads(new).get("rule", []))
+        except tomli.TOMLDecodeError:
+            return None  # where it is wrong is said by the place in the whole text
+        if "rule" in document:
+            return None
+        self._pieces = those
+        return document | {"rule": [rule or next(tables) for rule in rules]} if rules else document
 
     def _syntax_error(self, message: str) -> PolicyError:
         match = _SYNTAX_POSITION.fullmatch(message)

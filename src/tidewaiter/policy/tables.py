@@ -16,6 +16,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.policy.bits import carried_over, same_ends, spread
 from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
+from tidewaiter.policy.index import uncollected
 from tidewaiter.policy.named import (
     PORT_WIDTH,
     Named,
@@ -25,7 +26,7 @@ from tidewaiter.policy.named import (
     network_prefix,
     port_prefixes,
 )
-from tidewaiter.policy.rule import Answer, Facts, PortSpan, Rule
+from tidewaiter.policy.rule import Answer, Condition, Facts, PortSpan, Rule
 from tidewaiter.policy.words import ENDING, duration
 
 _WORD_BITS = 64
@@ -167,27 +168,31 @@ class KernelTables:
             del self.actions[bit]
         for bit, rule in left.items():
             self._leave(bit, rule)
-        for bit, rule in entered.items():
-            self._enter(bit, rule)
+        with uncollected():
+            for bit, rule in entered.items():
+                self._enter(bit, rule)
         self.rules, self.bits = rules, bits
         self._refresh(policy)
         return {*left, *entered}
 
     def _enter(self, bit: int, rule: Rule) -> None:
-        seen = _seen(rule)
+        conditions = [*rule.conditions()]
+        seen = _seen(conditions)
         for name, named in self.named.items():
             if wanted_refused := seen.get(name):
                 named.add(bit, *wanted_refused)
         for direction in _directions(seen):
             self._directions[direction] |= 1 << bit
-        self.actions[bit] = RuleAction(_ANSWERED.get(rule.answer, Answer.ASK), bool(needs_python(rule)))
+        self.actions[bit] = RuleAction(
+            _ANSWERED.get(rule.answer, Answer.ASK), bool(_reasons(rule, conditions))
+        )
         self.used |= 1 << bit
         self._disabled |= (not rule.enabled) << bit
         if rule.group:
             self._groups[rule.group] = self._groups.get(rule.group, 0) | 1 << bit
 
     def _leave(self, bit: int, rule: Rule) -> None:
-        seen = _seen(rule)
+        seen = _seen(rule.conditions())
         for name, named in self.named.items():
             if wanted_refused := seen.get(name):
                 named.remove(bit, *wanted_refused)
@@ -228,9 +233,13 @@ def compile_tables(policy: Policy, capacity: int = 256) -> KernelTables:
 
 def needs_python(rule: Rule) -> tuple[str, ...]:
     """What of a rule the kernel's tables cannot express; where such a rule would be the first match, Python decides."""
+    return _reasons(rule, rule.conditions())
+
+
+def _reasons(rule: Rule, conditions: Iterable[Condition]) -> tuple[str, ...]:
     reasons = [
         condition.dimension
-        for condition in rule.conditions()
+        for condition in conditions
         if condition.layer or not _is_in_kernel(condition.dimension, condition.values)
     ]
     if rule.until in ENDING or duration(rule.until):
@@ -240,13 +249,13 @@ def needs_python(rule: Rule) -> tuple[str, ...]:
     return tuple(dict.fromkeys(reasons))
 
 
-_IN_KERNEL: dict[str, tuple[type, ...]] = {
-    "program": (str,),
-    "user": (int,),
-    "direction": (Direction,),
-    "remote": (IPv4Network, IPv6Network),
-    "local": (IPv4Network, IPv6Network),
-    "port": (PortSpan,),
+_IN_KERNEL: dict[str, set[type]] = {
+    "program": {str},
+    "user": {int},
+    "direction": {Direction},
+    "remote": {IPv4Network, IPv6Network},
+    "local": {IPv4Network, IPv6Network},
+    "port": {PortSpan},
 }
 """The dimensions that have a table in the kernel, and what their values may be."""
 
@@ -260,17 +269,17 @@ _ANSWERED = {
 
 
 def _is_in_kernel(dimension: str, values: Iterable[Any]) -> bool:
-    types = _IN_KERNEL.get(dimension, ())
-    return all(isinstance(value, types) for value in values)
+    types = _IN_KERNEL.get(dimension)
+    return types is not None and types.issuperset(map(type, values))
 
 
-def _seen(rule: Rule) -> dict[str, tuple[Collection[Any], Collection[Any]]]:
+def _seen(conditions: Iterable[Condition]) -> dict[str, tuple[Collection[Any], Collection[Any]]]:
     """What the kernel can see of a rule: for each dimension what it wants and what it refuses.
 
     It matches at least what the rule does: a condition with a value that the kernel has no table for is left out.
     """
     found: dict[tuple[str, bool], tuple[Any, ...]] = {}
-    for name, layer, negated, values in rule.conditions():
+    for name, layer, negated, values in conditions:
         if not layer and name in _IN_KERNEL:
             found[name, negated] = found.get((name, negated), ()) + values
     seen: dict[str, tuple[Collection[Any], Collection[Any]]] = {}

@@ -350,8 +350,10 @@ class Engine:
         """A packet that is held, and was not answered for the whole connection on sight."""
         connection, number = asked.connection, asked.packet
         unnamed = connection.rule == FIRST_BYTES
-        verdict = self.machine.judged.get(number, Verdict.UNDECIDED)
-        if verdict is Verdict.UNDECIDED:
+        judged = self.machine.judged
+        if number in judged and not (unnamed and judged[number] is Verdict.UNDECIDED):
+            verdict = judged[number]
+        else:  # also where on sight it was to wait for its name, which is looked for under its id from now on
             verdict = self.judge(connection, self.driver.payload(number) or b"")
         if verdict is not None:
             return self.driver.verdict(number, verdict, time.monotonic_ns(), rule=connection.rule)
