@@ -319,6 +319,15 @@ def test_a_name_expires(
         assert one.say("bad.test") == "ConnectionRefusedError"
 
 
+def test_dns_in_secret_is_blocked_by_its_list(world: World, programs: Callable[[str], Program]) -> None:
+    heard, one = Heard(), programs("one")
+    with firewall_in(world, rule("no secrets", "block", list="encrypted-dns"), heard=heard):
+        assert one.say(data=(of_ssl("dns.google"),)) == "ConnectionResetError"
+        heard.tells((Verdict.PERMANENT_BLOCK, "no secrets", "dns.google"))
+        assert heard.connection().name.hidden == "doh"
+        assert one.say(data=(of_ssl("www.good.test"),)) == "answered"
+
+
 def test_where_the_server_speaks_first_nothing_waits(
     world: World, programs: Callable[[str], Program]
 ) -> None:

@@ -10,6 +10,7 @@ from tidewaiter.model.name import NO_NAME, By, Hidden, Name
 from tidewaiter.names.resolvers import (
     ADDRESSES,
     ZONES,
+    EncryptedDns,
     asks_for_others,
     encrypted_dns,
     resolves_in_secret,
@@ -63,3 +64,16 @@ def test_programs_that_resolve_for_others() -> None:
     assert asks_for_others("/usr/lib/systemd/systemd-resolved")
     assert not asks_for_others("/usr/bin/curl")
     assert not asks_for_others("")
+
+
+def test_they_are_a_list_that_rules_may_name() -> None:
+    known = EncryptedDns()
+    address, other = ip_address("1.1.1.1"), ip_address("192.0.2.1")
+    assert known.contains_address(address)
+    assert not known.contains_address(other)
+    assert known.contains_name("eu.dns.google")
+    assert not known.contains_name("google")
+    assert known.has(address.packed, ())
+    assert known.has(other.packed, ("www.example", "dns.google"))
+    assert not known.has(other.packed, ("www.example",))
+    assert known.by_name

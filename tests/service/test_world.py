@@ -14,7 +14,7 @@ import pytest
 from mmdb import write_mmdb
 from tidewaiter.lists import FORMATS
 from tidewaiter.policy import Policy
-from tidewaiter.policy.settings import LIST_FORMATS
+from tidewaiter.policy.settings import BUILT_IN, LIST_FORMATS
 from tidewaiter.service import world as module
 from tidewaiter.service.world import Sources, read_world
 from webserver import Web, web_server
@@ -334,3 +334,19 @@ def test_where_addresses_are(tmp_path: Path, said: Said) -> None:
     (tmp_path / "c.mmdb").unlink()
     assert read_world(policy, None, said.append).geography is None
     assert said.take()[0].startswith("where addresses are is not known: ")
+
+
+def test_the_list_of_dns_in_secret_is_there_unless_there_is_another(tmp_path: Path, said: Said) -> None:
+    rule = '[[rule]]\nname = "x"\nlist = "encrypted-dns"\nverdict = "block"\n'
+    one = Sources(written(tmp_path, "", rule), None, said.append).world().lists["encrypted-dns"]
+    assert one.contains_name("dns.google")
+    put(tmp_path / "mine.txt", "doh.example\n")
+    mine = written(tmp_path, '[list.encrypted-dns]\npath = "mine.txt"\n', rule)
+    other = Sources(mine, None, said.append).world().lists["encrypted-dns"]
+    assert other.contains_name("doh.example")
+    assert not other.contains_name("dns.google")
+    assert said == []
+
+
+def test_every_list_that_a_policy_may_name_without_a_table_is_there() -> None:
+    assert set(module._BUILT_IN) == set(BUILT_IN)

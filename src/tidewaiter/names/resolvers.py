@@ -167,6 +167,27 @@ def resolves_in_secret(name: str) -> bool:
     return False
 
 
+class EncryptedDns:
+    """These names and addresses as a list that rules may name."""
+
+    by_name = True
+
+    def has(self, packed: bytes, names: tuple[str, ...]) -> bool:
+        """Whether an address, in network order, or one of some names is in it."""
+        return packed in _PACKED or any(map(resolves_in_secret, names))
+
+    def contains_name(self, name: str) -> bool:
+        """Whether a name is, in small letters and without a dot at its end."""
+        return resolves_in_secret(name)
+
+    def contains_address(self, address: Address) -> bool:
+        """Whether an address is."""
+        return address in ADDRESSES
+
+
+_PACKED = frozenset(address.packed for address in ADDRESSES)
+
+
 def asks_for_others(program: str) -> bool:
     """Whether the program with this path is known to resolve for others."""
     return program.rpartition("/")[2] in PROGRAMS

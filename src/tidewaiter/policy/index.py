@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from tidewaiter.policy.dimensions import Dimension, Span
-from tidewaiter.policy.patterns import Pattern, Under, found
+from tidewaiter.policy.patterns import Pattern, Under, UnusableError, found
 from tidewaiter.policy.rule import Value
 
 KEPT = 1 << 24
@@ -242,5 +242,5 @@ def _perhaps(expression: str, text: str) -> bool:
     """Whether any of several patterns may match; together they may be too large to be one, and then each is asked."""
     try:
         return found(expression, text)
-    except Exception:  # re2.error, by a name that re2 does not always have
+    except UnusableError:
         return True

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import re2  # type: ignore[import-untyped]
-
 MEMORY = 1 << 20
 """Bytes that one compiled expression may take."""
 
@@ -78,6 +76,10 @@ class Pattern:
         return self.spelled
 
 
+class UnusableError(ValueError):
+    """RE2 does not take an expression."""
+
+
 def found(expression: str, text: str) -> bool:
     """Whether an expression that has been compiled before is found in a text."""
     return _compiled(expression).search(text.encode(errors="surrogateescape")) is not None
@@ -85,13 +87,18 @@ def found(expression: str, text: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def _compiled(expression: str) -> Any:  # noqa: ANN401 # re2 has no types
-    """RE2's program. Raises re2.error."""
+    """RE2's program. Raises `UnusableError`. The library takes 3 MB, which policies without patterns do not need."""
+    import re2  # type: ignore[import-untyped] # noqa: PLC0415 - it says why
+
     options = re2.Options()
     options.log_errors = False
     options.max_mem = MEMORY
     options.dot_nl = True
     options.never_capture = True
-    return re2.compile(expression.encode(errors="surrogateescape"), options)
+    try:
+        return re2.compile(expression.encode(errors="surrogateescape"), options)
+    except re2.error as error:
+        raise UnusableError(*error.args) from None
 
 
 def regex(spelled: str) -> Pattern:
@@ -101,7 +108,7 @@ def regex(spelled: str) -> Pattern:
         raise BadValueError(f"the expression has more than {MAX_LENGTH} characters", "make several of it")
     try:
         _compiled(expression)
-    except re2.error as error:
+    except UnusableError as error:
         message = error.args[0] if error.args else error
         reason = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
         shown = " ".join(reason.split())[:80]
@@ -135,7 +142,7 @@ def glob(text: str, *, path: bool = False, fold: bool = False) -> Pattern:
     expression = f"{out}$"
     try:
         _compiled(expression)
-    except re2.error:
+    except UnusableError:
         raise BadValueError("the pattern cannot be used", "look at what stands in its [brackets]") from None
     return Pattern(text, expression)
 

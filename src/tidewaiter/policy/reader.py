@@ -14,7 +14,7 @@ from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.positions import KeyPath
 from tidewaiter.policy.remembered import RULES
 from tidewaiter.policy.rule import Answer, Conditions, Rule
-from tidewaiter.policy.settings import LIST_FORMATS, REFRESH, ListSource, NetworkProfile
+from tidewaiter.policy.settings import BUILT_IN, LIST_FORMATS, REFRESH, ListSource, NetworkProfile
 from tidewaiter.policy.source import Source
 from tidewaiter.policy.words import (
     listed,
@@ -64,7 +64,7 @@ class Settings:
 
     def find_list(self, name: str) -> str:
         """The name itself. Raises KeyError for a list that is nowhere."""
-        if name not in self.lists:
+        if name not in self.lists and name not in BUILT_IN:
             raise KeyError(name)
         return name
 

@@ -11,6 +11,9 @@ from tidewaiter.policy.scopes import Network
 LIST_FORMATS = ("hosts", "domains", "zones", "adblock", "rpz", "dnsmasq", "networks")
 """The formats of lists, of which `tidewaiter.lists` has the readers."""
 
+BUILT_IN = ("encrypted-dns",)
+"""The lists that are there without a ``[list.NAME]``, which may give them another content."""
+
 REFRESH = 12 * 3600
 """Seconds after which servers are asked for a newer list, where the policy does not say."""
 

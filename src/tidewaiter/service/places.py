@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import maxminddb
+from typing import TYPE_CHECKING
 
 from tidewaiter.model.key import Address
+
+if TYPE_CHECKING:
+    import maxminddb
 
 KEPT = 4096
 """Addresses whose places are remembered."""
@@ -14,10 +17,8 @@ class Places:
     """Countries, continents and systems; the last answers are remembered."""
 
     def __init__(self, country: str = "", asn: str = "") -> None:
-        """Opens the files that are named. Raises OSError, ValueError and maxminddb.InvalidDatabaseError."""
-        self._country, self._asn = (
-            maxminddb.open_database(path, maxminddb.MODE_MEMORY) if path else None for path in (country, asn)
-        )
+        """Opens the files that are named. Raises OSError and ValueError. The library takes 7 MB."""
+        self._country, self._asn = (_open(path) if path else None for path in (country, asn))
         self._known: dict[Address, tuple[str, str, int]] = {}
 
     def country(self, address: Address) -> str:
@@ -51,11 +52,20 @@ class Places:
         return country, continent, number
 
 
+def _open(path: str) -> maxminddb.Reader:
+    import maxminddb  # noqa: PLC0415 - most firewalls have no such files
+
+    try:
+        return maxminddb.open_database(path, maxminddb.MODE_MEMORY)
+    except maxminddb.InvalidDatabaseError as error:
+        raise ValueError(str(error)) from error
+
+
 def _entry(reader: maxminddb.Reader | None, address: Address) -> dict[str, object]:
     """What a file says of an address: nothing where it is damaged, or knows no IPv6."""
     try:
         entry = reader.get(address) if reader is not None else None
-    except (ValueError, maxminddb.InvalidDatabaseError):
+    except (ValueError, RuntimeError):  # the library's own error is one
         return {}
     return dict(entry) if isinstance(entry, dict) else {}
 

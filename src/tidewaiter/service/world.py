@@ -14,11 +14,10 @@ from glob import glob
 from pathlib import Path
 from threading import Lock
 
-import maxminddb
-
 from tidewaiter.lists import CompiledList, Union
+from tidewaiter.names.resolvers import EncryptedDns
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import World
+from tidewaiter.policy.rule import MemberList, World
 from tidewaiter.policy.settings import ListSource
 from tidewaiter.service.lists import State, Subscription, tidy
 from tidewaiter.service.places import Places
@@ -30,6 +29,8 @@ FILES = 100
 
 SOON, LATE = 10.0, 600.0
 """Seconds until a server that failed is asked again: at first, and at most, each time twice as many."""
+
+_BUILT_IN: dict[str, MemberList] = {"encrypted-dns": EncryptedDns()}
 
 _PLACES = frozenset(("country", "continent", "asn"))
 _SIGNS = "*?["
@@ -103,7 +104,7 @@ class Geography:
             self._stamps = stamps
             try:
                 self.places = Places(**self.files)
-            except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+            except (OSError, ValueError) as error:
                 say(f"where addresses are {'stays as it was' if self.places else 'is not known'}: {error}")
 
 
@@ -130,6 +131,7 @@ class Sources:
         self._told: set[str] = set()
         named, places = _named(policy)
         self._lists = {name: source for name, source in policy.lists.items() if name in named}
+        self._built_in = {name: _BUILT_IN[name] for name in named if name not in policy.lists}
         self._feeds: dict[tuple[str, str, str], Feed] = others._feeds if others else {}
         self._servers = {
             name: {url: self._feed(name, url, source) for url in source.urls}
@@ -179,7 +181,8 @@ class Sources:
     def world(self) -> World:
         """What the rules are looked up in, as it is now."""
         self._shown = self._parts()
-        lists = {name: Union(self._compiled(name)) for name in self._lists}
+        lists: dict[str, MemberList] = {name: Union(self._compiled(name)) for name in self._lists}
+        lists |= self._built_in
         return World(lists, self._geography.places)
 
     @property
