@@ -70,6 +70,33 @@ def test_what_is_refused_now_is_cut_at_once(
         eventually(lambda: any(type(event) is Ended for event in seen), "its end", PATIENCE)
 
 
+@FAMILIES
+@pytest.mark.parametrize("do", ["tcp", "udp"])
+def test_what_python_accepts_again_does_not_notice(
+    world: World, agent: Agent, do: str, to: tuple[str, int]
+) -> None:
+    def accepting(name: str) -> Policy:
+        """By a pattern, which the kernel cannot look at."""
+        return Policy.parse(
+            f'version = 1\n[default]\nout = "block"\n[[rule]]\nname = "{name}"\nprogram = "/**/*"\n'
+            'verdict = "accept"\n'
+        )
+
+    with engine_in(world, accepting("first")) as engine:
+        opened = agent.do(do, to, say="hello")
+        assert opened.heard == "hello"
+        for name in ("second", "third"):
+            engine.load(accepting(name))
+            settled(engine)
+            held = engine.statistics()["held"]
+            assert agent.do("say", of=opened.id, say="again", timeout=PATIENCE).heard == "again"
+            if do == "udp":
+                assert engine.statistics()["held"] == held  # nor does Python
+        agent.do("close", of=opened.id)
+        pending = engine.machine.installed.kernel.map("pending")
+        eventually(lambda: list(pending.keys()) == [], "no answer is left behind", PATIENCE)
+
+
 def test_a_connection_that_came_in_is_cut_too(world: World, agent: Agent) -> None:
     agent.do("listen", (plan.CLIENT.v4, IN_PORT))
     with engine_in(world, Policy()) as engine:

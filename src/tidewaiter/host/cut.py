@@ -23,6 +23,7 @@ from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.records import Flag, Home
 from tidewaiter.kernel.totals import Totals
 from tidewaiter.model.key import Protocol, address
+from tidewaiter.model.verdict import Verdict
 
 log = logging.getLogger("tidewaiter")
 
@@ -50,6 +51,10 @@ class Cutter:
             return
         if action.verdict.permanent and not action.verdict.passes:
             self.cut(data)
+
+    def keep(self, data: bytes, verdict: Verdict) -> None:
+        """Tells the kernel that a connected datagram socket goes on under a new policy, before it asks."""
+        self._verdicts.keep(data, verdict)
 
     def live(self) -> Generator[bytes, None, None]:
         """struct tw_connection of all that lives in a socket, or waits; read piece by piece as it is asked for.

@@ -17,7 +17,7 @@ from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import HAVE_CONNECTIONS, Protocol
 from tidewaiter.model.verdict import Verdict
 
-_BPF_ANY, _BPF_EXIST = 0, 2
+_BPF_ANY, _BPF_NOEXIST, _BPF_EXIST = 0, 1, 2
 _PROTOCOL = records.CONNECTION.offset("protocol")
 _TCP, _SOCKET = int(Protocol.TCP), int(Home.SOCKET)  # every held connection comes by here
 
@@ -83,6 +83,14 @@ class VerdictCache:
         if all(found[records.COOKIE] != cookie for found in list(totals.read())) and asked is None:
             self._pending.delete(cookie)  # closed meanwhile
         set_config(self._kernel, renew=0)
+
+    def keep(self, data: bytes, verdict: Verdict) -> None:
+        """What a connected datagram socket may go on with under a new policy: its next datagram finds the answer.
+
+        A question that is there already stays, and where there is no room the datagram brings one.
+        """
+        with suppress(OSError):
+            _native.put(self._pending.fd, data[records.COOKIE], self._now(data, verdict), _BPF_NOEXIST)
 
     def _now(self, data: bytes, verdict: Verdict) -> bytes:
         config = self._kernel.map("config").read(value=0) or {}

@@ -14,7 +14,7 @@ from tidewaiter.driver.core import Action
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.owners import Owners
 from tidewaiter.kernel import records
-from tidewaiter.kernel.records import Flag, Record
+from tidewaiter.kernel.records import Flag, Home, Record
 from tidewaiter.model.connection import Connection, Tier
 from tidewaiter.model.key import Protocol
 from tidewaiter.model.verdict import Verdict
@@ -75,6 +75,8 @@ class Recheck:
         decision = self._decide(connection)
         verdict = PERMANENT.get(decision.answer)
         if verdict is None or verdict.passes:
+            if verdict is Verdict.PERMANENT_ACCEPT and self._would_lose_a_datagram(record):
+                self._machine.cutter.keep(data, verdict)
             return []
         actions: list[Action] = []
         if known is not None and known.verdict is not verdict:
@@ -88,6 +90,15 @@ class Recheck:
         if got_through:
             self._machine.cutter.cut(data)
         return actions
+
+    def _would_lose_a_datagram(self, record: Record) -> bool:
+        """Whether it would ask with its next packet, which the gate cannot hold, and nobody sends again."""
+        return (
+            record.protocol == Protocol.UDP
+            and record.home == Home.SOCKET
+            and bool(record.flags & Flag.CONNECTED)
+            and record.epoch != self._epoch
+        )
 
     def _got_through(self, record: Record) -> bool:
         """Whether packets of it were let through before this policy."""
