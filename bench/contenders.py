@@ -110,6 +110,24 @@ def netfilterqueue(scope: Scope) -> None:
     namespace.run_inside(scope.namespaces[0], serve)
 
 
+def ruled(count: int, last: str) -> Callable[[Scope], None]:
+    """So many rules that look at program, network and port in vain, and then ``last``, if it is not ""."""
+
+    def contend(scope: Scope) -> None:
+        policy = "version = 1\n" + "".join(
+            f'[[rule]]\nname = "rule {n}"\nprogram = "/usr/lib/vendor{n % 3000}/bin/tool{n % 5000}"\n'
+            f'remote = "10.{n >> 8}.{n & 255}.0/24"\nport = "{1000 + n % 5000}/tcp"\nverdict = "block"\n'
+            for n in range(count)
+        )
+        with Firewall(Policy.parse(policy + last), scope=scope, name=NAME):
+            _until_told()
+
+    return contend
+
+
+IN_PYTHON = '[[rule]]\nname = "all"\nprogram = "/**/*"\nverdict = "accept"\n'
+"""A pattern, which the kernel does not look at."""
+
 CONTENDERS: dict[str, Callable[[Scope], None]] = {
     "nothing": nothing,
     "kernel": kernel,
@@ -117,6 +135,10 @@ CONTENDERS: dict[str, Callable[[Scope], None]] = {
     "python": python,
     "NetfilterQueue": netfilterqueue,
     "nobody answers": nobody,
+    "kernel, 1 rule": ruled(1, ""),
+    "kernel, 10,000 rules": ruled(10_000, ""),
+    "python, 1 rule": ruled(1, IN_PYTHON),
+    "python, 10,000 rules": ruled(10_000, IN_PYTHON),
 }
 
 if __name__ == "__main__":
