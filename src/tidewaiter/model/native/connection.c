@@ -142,6 +142,7 @@ static PyObject *make(PyObject *type, PyObject *flow, PyObject *process, PyObjec
 	self->process = Py_NewRef(process);
 	self->rule = Py_NewRef(rule);
 	self->name = Py_NewRef(no_name);
+	self->interface = PyUnicode_FromString(""); /* the one that Python has, so this cannot fail */
 	self->cookie = numbers->cookie;
 	self->opened = numbers->opened;
 	self->established = numbers->established;
