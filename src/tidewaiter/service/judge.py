@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 
 from tidewaiter.model.connection import Connection
+from tidewaiter.model.key import Direction
+from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.names.live import Wait
 from tidewaiter.policy.dimensions import OF_NAMES
@@ -20,9 +22,10 @@ NO_REDIRECT = "this firewall redirects nothing: make it with redirect=RedirectPo
 
 
 FIRST_BYTES = "first bytes"
-"""What stands for a rule while the name of a connection is looked for in what its program says first."""
+"""What stands for a rule while packets have to show what it needs: a name in what a program says first, or the way."""
 
-_HOST = frozenset(("host",))
+_NOTHING: frozenset[str] = frozenset()
+_HOST, _INTERFACE = frozenset(("host",)), frozenset(("interface",))
 
 
 class Judge:
@@ -30,8 +33,10 @@ class Judge:
     asked.
 
     Where a rule needs the connection's name, and that is not certain yet, the packets of the handshake pass one by one
-    (ACCEPT), and the first data goes on waiting (UNDECIDED): `Naming`. ``otherwise`` is the verdict when something
-    fails. ``decide`` is your function, None for none. ``redirects`` says whether verdicts that redirect are possible.
+    (ACCEPT), and the first data goes on waiting (UNDECIDED): `Naming`. Where a rule needs the interface, a packet that
+    comes back passes by itself too: the next one of ours says which way it goes. ``otherwise`` is the verdict when
+    something fails. ``decide`` is your function, None for none. ``redirects`` says whether verdicts that redirect are
+    possible.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Judge:
         self.rules, self._functions = rules, functions
         self._questions = {rule.name for rule in rules.policy.rules if _asks(rule)}
         self.by_name = bool(rules.dimensions & OF_NAMES)
+        self.by_interface = "interface" in rules.dimensions
 
     def decision(self, connection: Connection) -> Decision:
         """What the policy says of a connection that is open, by what is known now."""
@@ -77,10 +83,13 @@ class Judge:
         else:
             self._naming.call(connection)
         if connection.rule not in self._questions:  # else the kernel has found the rule already
-            decision = self.rules.decide(connection, _HOST if wait else frozenset())
-            if wait and decision.missing:
+            pending = _HOST if wait else _NOTHING
+            if self.by_interface and _comes_back(connection, payload):
+                pending |= _INTERFACE
+            decision = self.rules.decide(connection, pending)
+            if pending and decision.missing:
                 connection.rule = FIRST_BYTES
-                return Verdict.ACCEPT if wait is Wait.HANDSHAKE else Verdict.UNDECIDED
+                return Verdict.UNDECIDED if wait is Wait.MORE else Verdict.ACCEPT
             connection.rule = decision.rule or "default"
             if decision.function:
                 verdict = call(self._functions[decision.function], connection, self._otherwise)
@@ -101,6 +110,17 @@ class Judge:
             log.error("a rule redirects: %s", NO_REDIRECT)
             return self._otherwise
         return verdict
+
+
+def _comes_back(connection: Connection, payload: bytes) -> bool:
+    """Whether a packet goes against the direction of its connection, and so perhaps by another way."""
+    try:
+        packet = parse_packet(payload)
+    except MalformedPacket:
+        return False
+    key = connection.key
+    from_there = (packet.source, packet.source_port) == (key.remote, key.remote_port)
+    return from_there is not (connection.direction is Direction.IN)
 
 
 def _asks(rule: Rule) -> bool:
