@@ -27,6 +27,7 @@ from tidewaiter.host.questions import AGE, Questions
 from tidewaiter.host.queue import NF_ACCEPT, NF_DROP, Hook
 from tidewaiter.host.refusal import Refusals
 from tidewaiter.host.snapshot import open_connections
+from tidewaiter.host.told import Told
 from tidewaiter.host.verdict_cache import VerdictCache
 from tidewaiter.host.wake import Wake
 from tidewaiter.kernel import records
@@ -85,7 +86,7 @@ class Machine:
         for queue in self._queues:
             self._poll.register(queue.fileno(), select.EPOLLIN)
         self._known = Known(driver.find)
-        self._held: dict[bytes, tuple[bytes, int]] = {}
+        self._held = Told(_KEPT)
         self._backlog: list[bytes] = []
         self._sighted: dict[bytes, Sighted] = {}
         self.busy = False
@@ -149,16 +150,17 @@ class Machine:
             for packet, hook, flow, payload, index in batch:
                 self.busy = True
                 through = self.interfaces.name(number, index)
-                if flow in self._sighted:  # behind one that has just been answered
+                if flow in self._sighted and self._held.is_behind(flow, self._sighted[flow][0]):
                     connection = self._sighted[flow][1]
                     verdict = connection.verdict
                 else:
-                    data, since = self._held.pop(flow, (None, now))
+                    if flow in self._sighted:  # of another socket, which has the same ends now
+                        actions += self.settle()
+                    data, since = self._held.take(flow) or (None, now)
                     known = flow in self.driver.known and self.driver.find_open(flow) is not None
                     if known or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS:
                         on_sight = False
-                        token = number, packet
-                        actions += self._hold(token, hook, flow, data, payload, since, through)
+                        actions += self._hold((number, packet), hook, flow, data, payload, since, through)
                         continue
                     connection = self._owners.connection(flow, data, self._rule_names)
                     connection.interface = through
@@ -208,7 +210,7 @@ class Machine:
         if not self.busy:
             lost = takewhile(lambda held: held[1][1] + AGE <= now, self._held.items())
             for flow in [flow for flow, _ in lost]:
-                del self._held[flow]
+                self._held.forget(flow)
         wanted = self.driver.packets.by_flow
         self._questions.clear(now, lambda name: name in wanted or name in self._closed, idle=not self.busy)
 
@@ -256,9 +258,7 @@ class Machine:
                 continue
             if flow in self._sighted or self.driver.find_open(flow) is not None:
                 actions += self.settle()  # its addresses were another's, whose end may be here
-            if len(self._held) >= _KEPT:  # packets that never came: dropped on their way to us
-                self._held.clear()
-            self._held[flow] = data[records.EVENT_CONNECTION], int.from_bytes(data[:8], "little")
+            self._held.add(flow, (data[records.EVENT_CONNECTION], int.from_bytes(data[:8], "little")))
         return actions
 
     def _event(self, event: records.Event) -> list[Action]:

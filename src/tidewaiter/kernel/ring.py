@@ -78,7 +78,7 @@ def hear(
 
     That of a packet on its way is put into ``held``: its connection as the kernel tells of it, and the time, by its
     flow; not when there are ``room`` already, and not when it may have been another's before: when its flow is
-    among ``sighted`` or ``known``. From such a one on all are returned. An end takes its connection out of
+    among ``held``, ``sighted`` or ``known``. From such a one on all are returned. An end takes its connection out of
     ``sighted`` when nobody wants to hear of it (``quiet``). The reference of `_native.hear`.
     """
     rest: list[bytes] = []
@@ -89,7 +89,9 @@ def hear(
             continue
         kind, connection, now = records.event(data)
         flow, left_to_us = connection[records.FLOW], connection[records.HOME] == Home.RELEASED
-        if kind == EventKind.HELD and not (flow in sighted or flow in known or len(held) >= room):
+        if kind == EventKind.HELD and not (
+            flow in sighted or flow in known or flow in held or len(held) >= room
+        ):
             held[flow] = connection, now
         elif kind == EventKind.ENDED and quiet and flow in sighted and not left_to_us:
             del sighted[flow]

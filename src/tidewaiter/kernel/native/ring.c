@@ -117,6 +117,8 @@ static int place(const struct tw_event *event, const struct places *places)
 			result = PyDict_DelItem(places->sighted, flow) ? -1 : 1;
 	} else if (!before && PyDict_Size(places->held) < places->room) {
 		before = PyDict_Contains(places->known, flow);
+		if (!before)
+			before = PyDict_Contains(places->held, flow);
 		result = before ? -(before < 0) : keep(places->held, flow, event);
 	}
 	Py_XDECREF(flow);
