@@ -35,7 +35,8 @@ class Host:
     def ip(self, *lines: str, there: bool = False) -> None:
         for line in lines:
             where = self.names[1 if there else 0]
-            subprocess.run(["ip", "-n", where, *line.split()], check=True, capture_output=True)
+            enter = ["nsenter", f"--net={namespace.path_of(where)}", "ip"]
+            subprocess.run([*enter, *line.split()], check=True, capture_output=True)
 
     def remove(self) -> None:
         for name in self.names:
