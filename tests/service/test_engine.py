@@ -86,6 +86,7 @@ def test_a_question_that_nobody_answers_is_answered_in_time(
         assert 0.35 < result.seconds < 1.6
         assert outcome == "TimeoutError" or result.seconds < 1.0
         assert engine.statistics()["timed_out"] == 1
+        eventually(lambda: any(type(event) is Decided for event in seen), "it is told")
         (decided,) = [event for event in seen if type(event) is Decided]
         assert (decided.connection.verdict, decided.connection.rule) == (verdict, "time-out")
         assert decided.held >= 400_000_000
