@@ -23,6 +23,7 @@ from tidewaiter.host.lookup import MachineLookup
 from tidewaiter.host.machine import Machine
 from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.policy_maps import decide_anew
+from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.packet_socket import PacketSocket
@@ -105,8 +106,7 @@ class Engine:
         )
         self._commands: deque[Callable[[], list[Action]]] = deque()
         self._stopping = False
-        self._next_count = 0
-        self._next_round = 0
+        self._next_count = self._next_round = 0
         self._recheck: Recheck | None = None
         self.driver = Driver(
             packets=settings.held,
@@ -229,8 +229,7 @@ class Engine:
         """What the policy is looked up in has changed: everything is decided again, and what it refuses now is cut."""
         if self._installed is not None and (world := self._keeper.world()) is not None:
             self.judge.rules.look_into(world)
-            decide_anew(self._installed.kernel)
-            self._look_again()
+            self._decide_anew(self._installed)
         return []
 
     def _wants_interfaces(self) -> bool:
@@ -239,9 +238,15 @@ class Engine:
     def _arrive(self) -> list[Action]:
         """The network has changed."""
         if self._installed is not None and self._facts.arrive():
-            decide_anew(self._installed.kernel)
-            self._look_again()
+            self._decide_anew(self._installed)
         return []
+
+    def _decide_anew(self, installed: Installed) -> None:
+        try:
+            decide_anew(installed.kernel)
+        except KernelError as error:  # what is open is looked at all the same, and the loop goes on
+            log.error("connections that are open keep their verdicts: %s", error)  # noqa: TRY400
+        self._look_again()
 
     def logs(self, connection: Connection) -> bool:
         """Whether listeners hear of it: not where it was decided by a rule with ``log = false``."""
@@ -304,8 +309,7 @@ class Engine:
 
     def _step(self) -> None:
         machine = self.machine
-        actions = machine.collect(self.judge)
-        if actions:
+        if actions := machine.collect(self.judge):
             machine.carry_out(actions)
         self._dispatch()
         now = time.monotonic_ns()
