@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -61,8 +60,9 @@ def main() -> int:
     status = 0
     if options.cgroup or options.netns:
         scope = Scope.of(options.cgroup, options.netns)
-        with suppress(KeyboardInterrupt), Firewall(decide=rules.decide, listener=rules.hear, scope=scope):
-            threading.Event().wait()
+        guard = Firewall(decide=rules.decide, listener=rules.hear, scope=scope)
+        with suppress(KeyboardInterrupt), guard:
+            guard.wait()
     else:
         with World() as lab:
             scope = Scope.of(lab.cgroup, lab.client_namespace)

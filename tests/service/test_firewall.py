@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -24,7 +25,9 @@ from tidewaiter import (
     PolicyError,
     Verdict,
 )
+from tidewaiter.host.guard import Guard
 from tidewaiter.host.machine import Machine
+from tidewaiter.host.packet_sockets import PacketSockets
 from tidewaiter.host.scope import Scope
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
@@ -32,6 +35,7 @@ from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Policy
 from tidewaiter.service import firewall as module
+from tidewaiter.service.keeper import Keeper
 
 ECHO, ECHO6 = (plan.ECHO.v4, 7), (plan.ECHO.v6, 7)
 Build = Callable[..., Firewall]
@@ -124,6 +128,71 @@ def test_leaving_by_an_error_takes_it_away_too(build: Build, agent: Agent) -> No
     with pytest.raises(ZeroDivisionError), build(Policy(defaults={Direction.OUT: Answer.BLOCK})):
         raise ZeroDivisionError
     assert agent.do("tcp", ECHO).error is None
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("part", [Guard, PacketSockets, Keeper])
+def test_what_fails_on_its_way_in_leaves_nothing(
+    build: Build, agent: Agent, monkeypatch: pytest.MonkeyPatch, part: type
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(part, "start", fails)
+    with pytest.raises(RuntimeError, match="can't start"), build(decide=accept):
+        pytest.fail("it is not in force")
+    assert agent.do("tcp", ECHO).error is None, "nothing holds it"
+
+
+@pytest.mark.live
+def test_interrupted_on_its_way_in_it_is_taken_away(
+    build: Build, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Guard.start
+
+    def starts_after_a_signal(guard: Guard) -> None:
+        signal.raise_signal(signal.SIGINT)
+        start(guard)
+
+    monkeypatch.setattr(Guard, "start", starts_after_a_signal)
+    with pytest.raises(KeyboardInterrupt), build(decide=accept):
+        pytest.fail("it is not in force")
+    assert agent.do("tcp", ECHO).error is None, "nothing holds it"
+
+
+@pytest.mark.live
+def test_interrupted_on_its_way_out_it_is_taken_away(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = Guard.stop
+
+    def stops_after_a_signal(guard: Guard) -> None:
+        signal.raise_signal(signal.SIGINT)
+        stop(guard)
+
+    monkeypatch.setattr(Guard, "stop", stops_after_a_signal)
+    with pytest.raises(KeyboardInterrupt), build(decide=accept) as firewall:
+        pass
+    assert not firewall.engine.installed
+
+
+@pytest.mark.live
+def test_one_may_wait_for_its_end(build: Build) -> None:
+    firewall = build(decide=accept)
+    with firewall:
+        assert not firewall.wait(0.01)
+    assert firewall.wait()
+
+
+@pytest.mark.live
+def test_who_waits_for_its_end_learns_of_a_failure(
+    build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError("a defect")
+
+    with caplog.at_level(logging.CRITICAL + 1, "tidewaiter"), build(decide=accept) as firewall:
+        monkeypatch.setattr(Machine, "collect", fails)
+        with pytest.raises(OSError, match="a defect"):
+            firewall.wait(10)
 
 
 def test_what_cannot_be_is_refused_before_anything_is_done(tmp_path: Path) -> None:

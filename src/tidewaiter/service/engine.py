@@ -138,8 +138,7 @@ class Engine:
                 undo.callback(self._naming.close)
                 self._guard = Guard(self._installed, self._say)
                 undo.callback(self._guard.stop)
-                number = self.driver.number
-                self._packet_sockets = PacketSockets(self._installed, number, self._goes_past)
+                self._packet_sockets = PacketSockets(self._installed, self.driver.number, self._goes_past)
                 self._facts.prepare(rules.policy)
                 rules.enter()
                 self.machine.interfaces.wanted = self._wants_interfaces()
@@ -149,10 +148,12 @@ class Engine:
             self._installed = None
             raise
         self._thread = threading.Thread(target=self._run, name="tidewaiter", daemon=True)
-        self._thread.start()
-        self._guard.start()
-        self._packet_sockets.start()
-        self._keeper.start()
+        try:
+            for part in (self._thread, self._guard, self._packet_sockets, self._keeper):
+                part.start()
+        except BaseException:  # no more threads can be had, say
+            self.stop()
+            raise
 
     def stop(self) -> list[str]:
         """Resolves what is held as ``fail`` says, and removes everything. Returns what could not be removed."""
@@ -161,16 +162,16 @@ class Engine:
         self._keeper.stop()
         self._stopping = True
         self.machine.wake()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._guard.stop()
         self._packet_sockets.stop()
         self._facts.close()
         self.judge.rules.close()
         self.machine.close()
         self._naming.close()
-        failures = install.remove(self._installed)
-        self._installed = None
-        return failures
+        installed, self._installed = self._installed, None
+        return install.remove(installed)
 
     @property
     def running(self) -> bool:
@@ -396,5 +397,4 @@ class Engine:
         if self.machine.unsettled:
             return _QUIET
         deadlines = [one for one in (self.driver.deadline(), self._naming.deadline) if one is not None]
-        deadline = min(deadlines, default=None)
-        return 1.0 if deadline is None else max(0.0, (deadline - time.monotonic_ns()) / SECOND)
+        return max(0.0, (min(deadlines) - time.monotonic_ns()) / SECOND) if deadlines else 1.0

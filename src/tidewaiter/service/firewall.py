@@ -8,8 +8,8 @@ With asyncio, connections come one by one and each is held until you answer::
 
 Without, a function answers, in the firewall's own thread::
 
-    with Firewall(decide=lambda connection: Verdict.PERMANENT_ACCEPT):
-        ...
+    with Firewall(decide=lambda connection: Verdict.PERMANENT_ACCEPT) as firewall:
+        firewall.wait()
 
 Which connections you are asked about is the policy's choice; without a policy it is every one.
 """
@@ -17,6 +17,8 @@ Which connections you are asked about is the policy's choice; without a policy i
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -36,6 +38,7 @@ from tidewaiter.policy.rule import Answer
 from tidewaiter.service.engine import Counted, Engine, Listener
 from tidewaiter.service.judge import NO_REDIRECT
 from tidewaiter.service.settings import Settings
+from tidewaiter.service.uninterrupted import GLANCE, uninterrupted
 
 ASK_ALWAYS = Policy(defaults={Direction.OUT: Answer.ASK, Direction.IN: Answer.ASK})
 """The policy of a firewall that has none: every connection is a question."""
@@ -148,6 +151,7 @@ class Firewall:
         self._decide, self._listener, self._watch = decide, listener, watch
         self._questions: _Stream[HeldConnection] = _Stream()
         self._events: _Stream[Event | Counted] = _Stream()
+        self._has_ended = threading.Event()
         wants_events = listener is not None or watch
         self.engine = Engine(
             _policy(policy),
@@ -162,15 +166,36 @@ class Firewall:
     # --- without asyncio -----------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        """Puts the firewall in force."""
-        self.engine.start()
+        """Puts the firewall in force. Ctrl-C meanwhile takes it away again."""
+        try:
+            with uninterrupted():
+                self.engine.start()
+        except KeyboardInterrupt:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Takes it away."""
-        self.engine.stop()
+        """Takes it away, whole: Ctrl-C waits until that is done."""
+        with uninterrupted():
+            self.engine.stop()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits until the firewall has ended, or until ``timeout`` seconds have passed. Returns whether it has ended.
+
+        Where it ended by an error, the error is raised here. Ctrl-C ends the wait with KeyboardInterrupt.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._has_ended.is_set():
+            left = GLANCE if until is None else until - time.monotonic()
+            if left <= 0:
+                return False
+            self._has_ended.wait(min(left, GLANCE))
+        if self.engine.failure is not None:
+            raise self.engine.failure
+        return True
 
     def load(self, policy: Policy | str | Path) -> None:
         """Puts another policy in force. Raises PolicyError, and then the old one stays."""
@@ -232,6 +257,7 @@ class Firewall:
     def _over(self) -> None:
         for stream in (self._questions, self._events):
             stream.end(self.engine.failure)
+        self._has_ended.set()
 
 
 def _policy(given: Policy | str | Path | None) -> Policy:

@@ -63,8 +63,8 @@ class Keeper:
                 self._used.tidy()
         for work in (self._look, self._ask):
             thread = Thread(target=self._follow, args=(work,), name="tidewaiter-lists", daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
 
     def stop(self) -> None:
         """Nothing is told from now on."""

@@ -23,6 +23,7 @@ from tidewaiter.protocol.errors import CommandError
 from tidewaiter.service.owned import OwnedDriver
 from tidewaiter.service.remote_device import RemoteDevice
 from tidewaiter.service.settings import Settings
+from tidewaiter.service.uninterrupted import GLANCE
 
 
 class Device:
@@ -82,7 +83,8 @@ class Device:
             raise ValueError(f"at least one byte must be read, not {size}")
         engine, device = self._driver.engine, self._driver.device
         with self._changed:
-            self._changed.wait_for(lambda: device.waiting or self._driver.over)
+            while not self._changed.wait_for(lambda: device.waiting or self._driver.over, GLANCE):
+                pass
             data = device.read(size)
         if not data and engine.failure is not None:
             raise OSError(errno.EIO, f"the driver ended by an error: {engine.failure}") from engine.failure
