@@ -228,6 +228,15 @@ def test_a_connection_refused_at_connect_is_over_at_once() -> None:
     assert driver.deadline() is None
 
 
+def test_each_packet_keeps_the_interface_that_it_goes_or_comes_by() -> None:
+    driver, new = Driver(), connection(cookie=9)
+    for number, interface in enumerate(("tun0", "eth0"), 1):
+        new.interface = interface
+        driver.packet(FLOW, new, f"t{number}", b"", 1)
+    found = [driver.packets.get(number) for number in (1, 2)]
+    assert [held.interface for held in found if held] == ["tun0", "eth0"]
+
+
 def test_the_kernel_decides_a_known_connection_by_a_new_policy() -> None:
     driver, new = Driver(), connection(cookie=9)
     driver.packet(FLOW, new, "t1", b"one", 1)

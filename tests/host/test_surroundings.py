@@ -109,7 +109,9 @@ def test_what_changes_is_told(host: Host, watch: Watch, told: Told) -> None:
     assert told.count >= 5
 
 
-def test_other_routes_are_of_no_interest(host: Host, watch: Watch, told: Told) -> None:
+def test_of_other_routes_it_is_told_that_they_have_changed_and_nothing_is_read(
+    host: Host, watch: Watch, told: Told
+) -> None:
     host.ip("link set one up", "addr add 192.0.2.7/24 dev one")
     becomes(watch, interfaces=("one",))
     before, reads = told.count, []
@@ -120,11 +122,18 @@ def test_other_routes_are_of_no_interest(host: Host, watch: Watch, told: Told) -
         return read()
 
     watch._read = counted  # type: ignore[method-assign]
+    turns = watch.now.turns
     for number in range(20):
         host.ip(f"route add 203.0.113.{number}/32 via 192.0.2.1")
+    becomes(watch, turns=turns + 20)
+    assert 1 <= told.count - before <= 20
+    assert reads == []
+    before = told.count
     host.ip("route add default via 192.0.2.1")
-    becomes(watch, gateways=(GATEWAY,))
+    becomes(watch, gateways=(GATEWAY,), turns=turns + 21)
     assert (told.count - before, len(reads)) == (1, 1)
+    host.ip("rule add to 203.0.113.0/24 lookup 51820", "-6 rule add to 2001:db8::/32 lookup 51820")
+    becomes(watch, turns=turns + 23)
 
 
 def test_a_route_of_several_ways_and_another_table(host: Host, watch: Watch) -> None:
@@ -161,7 +170,7 @@ def test_what_cannot_be_read_stays_as_it_was(
         patched.setattr(watch, "_read", fails)
         host.ip("link set one up")
         eventually(lambda: "taken for what it was" in caplog.text, "it is said", PATIENCE)
-    assert watch.now == Surroundings()
+    assert watch.now.interfaces == ()
     host.ip("link set two up")
     becomes(watch, interfaces=("one", "two"))
 
@@ -200,10 +209,13 @@ def test_the_name_of_the_wifi_network(host: Host, watch: Watch, monkeypatch: pyt
 
 def test_what_concerns_us() -> None:
     default, less = b"\x02\x00" + bytes(10), b"\x02\x18" + bytes(10)
+    local, cached = b"\x02\x20\0\0\xff" + bytes(7), b"\x0a\x80" + bytes(7) + b"\x02" + bytes(2)
     kinds = [
-        (rtnetlink.Kind.NEW_LINK, b""), (rtnetlink.Kind.DEL_LINK, b""), (rtnetlink.Kind.NEW_ROUTE, default),
-        (rtnetlink.Kind.DEL_ROUTE, less), (rtnetlink.Kind.DONE, b""), (20, b""),
+        (rtnetlink.Kind.NEW_LINK, b"", True, False), (rtnetlink.Kind.DEL_LINK, b"", True, False),
+        (rtnetlink.Kind.NEW_ROUTE, default, True, True), (rtnetlink.Kind.DEL_ROUTE, less, False, True),
+        (rtnetlink.Kind.NEW_ROUTE, local, False, False), (rtnetlink.Kind.NEW_ROUTE, cached, False, False),
+        (rtnetlink.Kind.NEW_RULE, b"", False, True), (rtnetlink.Kind.DONE, b"", False, False), (20, b"", False, False),
     ]  # fmt: skip
-    assert [surroundings._concerns(Message(kind, 0, 0, body)) for kind, body in kinds] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+    for kind, body, concerns, turns in kinds:
+        message = Message(kind, 0, 0, body)
+        assert (surroundings._concerns(message), surroundings._turns(message)) == (concerns, turns), message

@@ -98,6 +98,14 @@ def second_way(world: World) -> Iterator[None]:
         ip(world, f"link del {OTHER}")
 
 
+def mac(world: World) -> str:
+    """The address of the second cable's other end."""
+    with world.in_server(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as one:
+        one.bind((OTHER, 0))
+        address: bytes = one.getsockname()[4]
+    return address.hex(":")
+
+
 @contextmanager
 def without_way_out(world: World) -> Iterator[None]:
     ip(world, "route del default")
@@ -219,10 +227,8 @@ def test_a_policy_that_is_loaded_later_knows_where_we_are(world: World, agent: A
 
 
 @pytest.mark.live
-def test_who_may_speak_by_one_interface_only_is_asked_again_when_there_is_another_way(
-    world: World, agent: Agent
-) -> None:
-    """Of what is open it is known with its next packet."""
+def test_who_may_speak_by_one_interface_only_does_not_go_on_by_another(world: World, agent: Agent) -> None:
+    """Of what is open it is known with its next packet: by the new way it is refused."""
     seen: list[Any] = []
 
     def last() -> tuple[str, str, str]:
@@ -245,6 +251,10 @@ def test_who_may_speak_by_one_interface_only_is_asked_again_when_there_is_anothe
             PATIENCE,
         )
         assert last() == ("by the cable", plan.LINK, "accept")
+        neighbour = f"neigh add {plan.ECHO.v4} lladdr {mac(world)} dev {OTHER}"
+        ip(world, neighbour, f"route add {plan.ECHO.v4}/32 dev {OTHER}")
+        agent.start("say", of=opened.id, say="z", times=10**6, timeout=1)  # it goes on until it is refused
+        eventually(lambda: last() == ("never else", OTHER, "block"), "it is refused", PATIENCE)
 
 
 @pytest.mark.live

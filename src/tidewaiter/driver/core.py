@@ -147,7 +147,7 @@ class Driver:
         it.epoch, it.interface = connection.epoch, connection.interface
         if _REOPEN in steps:
             it.verdict = Verdict.UNDECIDED
-        held, evicted = self.packets.add(flow, token, payload, now)
+        held, evicted = self.packets.add(flow, token, payload, now, connection.interface)
         self._tell(Asked(it, held.id, first, len(self._waiting[flow])))
         if evicted is not None:
             self.statistics.gave_way += 1

@@ -13,13 +13,15 @@ CAPACITY = 1024
 
 
 class HeldPacket(NamedTuple):
-    """A packet that waits. ``token`` is the host's name for it; ``since`` is in nanoseconds."""
+    """A packet that waits. ``token`` is the host's name for it; ``since`` is in nanoseconds. ``interface``: of the
+    packet alone, since what comes back may come another way than what goes out."""
 
     id: int
     flow: bytes
     token: object
     payload: bytes
     since: int
+    interface: str = ""
 
 
 class PacketCache:
@@ -42,11 +44,11 @@ class PacketCache:
         return len(self._packets)
 
     def add(
-        self, flow: bytes, token: object, payload: bytes, now: int
+        self, flow: bytes, token: object, payload: bytes, now: int, interface: str = ""
     ) -> tuple[HeldPacket, HeldPacket | None]:
         """Keeps a packet; returns it and the one that had to give way, if any."""
         evicted = self.take(next(iter(self._packets))) if len(self._packets) >= self.capacity else None
-        packet = HeldPacket(self._next, flow, token, payload, now)
+        packet = HeldPacket(self._next, flow, token, payload, now, interface)
         self._next += 1
         self._packets[packet.id] = packet
         self.by_flow.setdefault(flow, []).append(packet.id)

@@ -40,12 +40,15 @@ class Kind(IntEnum):
     NEW_ROUTE = 24
     DEL_ROUTE = 25
     GET_ROUTE = 26
+    NEW_RULE = 32
+    DEL_RULE = 33
 
 
 LINKS = frozenset((Kind.NEW_LINK, Kind.DEL_LINK))
 ROUTES = frozenset((Kind.NEW_ROUTE, Kind.DEL_ROUTE))
-GROUPS = 0x1 | 0x40 | 0x400
-"""What to be told of: links, routes of IPv4, routes of IPv6 (RTMGRP_…)."""
+RULES = frozenset((Kind.NEW_RULE, Kind.DEL_RULE))
+GROUPS = 0x1 | 0x40 | 0x400 | 0x80 | 1 << 18
+"""What to be told of: links, routes of IPv4 and IPv6, rules of both that choose a table of routes (RTNLGRP_…)."""
 
 _NAME = 3  # IFLA_IFNAME
 _INTERFACE, _GATEWAY, _SEVERAL, _TABLE, _VIA = 4, 5, 9, 15, 18  # RTA_…
@@ -157,6 +160,14 @@ def link(body: bytes) -> Link:
 def is_way_out(body: bytes) -> bool:
     """Whether the body of a NEW_ROUTE or DEL_ROUTE is about (nearly) everything, and so of interest."""
     return len(body) < 2 or body[1] <= WIDEST
+
+
+def leads_elsewhere(body: bytes) -> bool:
+    """Whether the body of a NEW_ROUTE or DEL_ROUTE is about packets to others, and was not made by the cache."""
+    if len(body) < _ROUTE.size:
+        return True
+    _, _, _, _, table, _, _, _, flags = _ROUTE.unpack_from(body)
+    return table != _LOCAL_TABLE and not flags & _CLONED
 
 
 def route(body: bytes) -> Route | None:

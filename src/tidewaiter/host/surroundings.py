@@ -1,7 +1,8 @@
 """The network that a namespace is in, now and whenever it changes: interfaces that are up, ways out, Wi-Fi.
 
-The kernel tells of each change of links and routes. Of those that matter, a burst is waited for, and everything is read
-anew: so what was told too fast (ENOBUFS) is not missed either.
+The kernel tells of each change of links and routes. A burst is waited for, and if any of it says where we are,
+everything is read anew: so what was told too fast (ENOBUFS) is not missed either. Of all other routes it only matters
+that they have changed: packets may go another way now.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ _numbers = itertools.count(1)
 class Surroundings(NamedTuple):
     """Where a namespace is. ``interfaces``: the names of those that are up, without the loopback, sorted. ``ways``:
     what leads (nearly) everywhere, as the interface's name and the gateway. ``wifi``: the network's name, "" for none.
+    ``turns``: how many changes of any routes, or of the rules that choose among them, have been told of so far.
     """
 
     interfaces: tuple[str, ...] = ()
     ways: frozenset[tuple[str, Address | None]] = frozenset()
     wifi: str = ""
+    turns: int = 0
 
     @property
     def gateways(self) -> tuple[Address, ...]:
@@ -65,6 +68,7 @@ class Watch:
         self._tell = tell
         self._news, self._asking, self._generic = namespace.run_inside(where, _open)
         self._wake = Wake()
+        self._stale, self._turns = False, 0
         try:
             self.now = self._read()
         except BaseException:
@@ -94,34 +98,40 @@ class Watch:
             ready = poll.poll(SETTLED * 1000 if since else None)
             if self._stopping:
                 break
-            matters = bool(ready) and self._matters()
+            if ready:
+                self._hear()
             now = time.monotonic()
+            matters = self._stale or self._turns != self.now.turns
             since = since or (now if matters else 0.0)
             if since and (not ready or now - since > LONGEST):
                 since = 0.0
                 self._look()
 
-    def _matters(self) -> bool:
-        """Whether what has been told may change where we are."""
-        matters = False
+    def _hear(self) -> None:
+        """Reads what has been told: whether it may change where we are, and what turns packets elsewhere."""
         while True:
             try:
-                data = _receive(self._news)
-                matters |= any(_concerns(message) for message in rtnetlink.messages(data))
+                for message in rtnetlink.messages(_receive(self._news)):
+                    self._stale |= _concerns(message)
+                    self._turns += _turns(message)
             except BlockingIOError:
-                return matters
+                return
             except (OSError, MalformedMessage) as error:  # ENOBUFS: more than there was room for
                 log.debug("news of the network were lost: %s", error)
-                matters = True
+                self._stale = True
+                self._turns += 1
                 if isinstance(error, OSError) and error.errno != errno.ENOBUFS:
-                    return matters
+                    return
 
     def _look(self) -> None:
-        try:
-            found = self._read()
-        except (OSError, MalformedMessage) as error:
-            log.warning("the network cannot be read, and is taken for what it was: %s", error)
-            return
+        found = self.now
+        if self._stale:
+            self._stale = False
+            try:
+                found = self._read()
+            except (OSError, MalformedMessage) as error:
+                log.warning("the network cannot be read, and is taken for what it was: %s", error)
+        found = found._replace(turns=self._turns)
         if found != self.now:
             self.now = found
             self._tell()
@@ -167,6 +177,12 @@ def _concerns(message: Message) -> bool:
     if message.kind in rtnetlink.ROUTES:
         return rtnetlink.is_way_out(message.body)
     return message.kind in rtnetlink.LINKS
+
+
+def _turns(message: Message) -> bool:
+    if message.kind in rtnetlink.ROUTES:
+        return rtnetlink.leads_elsewhere(message.body)
+    return message.kind in rtnetlink.RULES
 
 
 def _ask(channel: socket.socket, asking: _Request, kind: int) -> Iterator[bytes]:

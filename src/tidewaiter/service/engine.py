@@ -326,8 +326,7 @@ class Engine:
             self._recheck = None if self._recheck.done else self._recheck
         while self._commands:  # each is carried out before the next: a later one may tell that it is
             machine.carry_out(self._commands.popleft()())
-        if actions := self.driver.tick(now):
-            machine.carry_out(actions)
+        machine.carry_out(self.driver.tick(now))
         if ended := self.judge.rules.ended():
             machine.installed.maps.switch_off(ended)
         self._dispatch()
@@ -341,8 +340,7 @@ class Engine:
             for event in events:
                 if self._listener is not None or self.judge.by_name:
                     self._naming.follow(event)
-                # an answer to the first packet of a connection answers for those behind it
-                if type(event) is Asked and self.driver.packets.get(event.packet) is not None:
+                if type(event) is Asked:
                     actions += self._question(event)
             if actions:
                 self.machine.carry_out(actions)
@@ -354,16 +352,18 @@ class Engine:
     def _question(self, asked: Asked) -> list[Action]:
         """A packet that is held, and was not answered for the whole connection on sight."""
         connection, number = asked.connection, asked.packet
-        unnamed = connection.rule == FIRST_BYTES
-        judged = self.machine.judged
+        held = self.driver.packets.get(number)
+        if held is None:  # an answer to the first packet of a connection answers for those behind it
+            return []
+        connection.interface = held.interface  # others that wait too may have come another way
+        unnamed, judged = connection.rule == FIRST_BYTES, self.machine.judged
         if number in judged and not (unnamed and judged[number] is Verdict.UNDECIDED):
             verdict = judged[number]
         else:  # also where on sight it was to wait for its name, which is looked for under its id from now on
-            verdict = self.judge(connection, self.driver.payload(number) or b"")
+            verdict = self.judge(connection, held.payload)
         if verdict is not None:
             return self.driver.verdict(number, verdict, time.monotonic_ns(), rule=connection.rule)
-        held = self.driver.packets.get(number)
-        if self._ask is not None and held is not None and (asked.waiting == 1 or unnamed):
+        if self._ask is not None and (asked.waiting == 1 or unnamed):
             self._ask(asked._replace(packet=self.driver.packets.first(held.flow) or number))
         return []
 

@@ -70,8 +70,9 @@ class LiveFacts:
         """Takes notice of where we are now. Whether what is open has to be decided again."""
         here, network = self._here, self._network
         self._look()
-        other_ways = (here.interfaces, here.ways) != (self._here.interfaces, self._here.ways)
-        return (self._names_network and network != self._network) or (self.names_interface and other_ways)
+        return (self._names_network and network != self._network) or (
+            self.names_interface and here != self._here
+        )
 
     def close(self) -> None:
         """Looks after the network no more."""
