@@ -60,6 +60,7 @@ DECIDED = {
 
 def classified(policy: Policy, classifier: Classifier, facts: Facts) -> First:
     decision = classifier.decide(facts)
+    assert classifier.decide(facts) == decision, "kept"
     sure = not decision.missing
     if decision.default:
         assert decision.answer is policy.default(facts.direction)

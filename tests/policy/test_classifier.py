@@ -14,6 +14,7 @@ from strategies import FUZZ
 from tidewaiter.lists import FORMATS, Reader, Union
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Answer, Classifier, Decision, Facts, Policy, PortSpan, Rule, World
+from tidewaiter.policy import classifier as module
 from tidewaiter.policy.classifier import lowest_bit
 
 CURL = Facts(
@@ -128,6 +129,21 @@ def test_ten_thousand_rules_are_cheap() -> None:
     # The aim is 5 microseconds (bench/); this only catches a loop over the rules, which takes milliseconds.
     assert (time.process_time() - before) / 10_000 < 50e-6
     assert decision == Decision(Answer.DROP, "last", 10_000)
+
+
+def test_decisions_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT", 10)
+    classifier = Classifier(Policy((Rule(name="curl", answer=Answer.DROP, ports=(PortSpan(0, 99),)),)))
+    for port in [*range(200), *range(200)]:
+        assert classifier.decide(CURL._replace(remote_port=port)).default is (port > 99)
+        assert 0 < len(classifier._kept[Direction.OUT]) <= 10
+
+
+def test_what_names_the_time_is_decided_each_time() -> None:
+    classifier = Classifier(Policy.parse('version = 1\n[[rule]]\ntime = "08:00-18:00"\nverdict = "drop"\n'))
+    morning, night = (time.mktime((2026, 1, 5, hour, 0, 0, 0, 0, -1)) for hour in (9, 22))
+    for at, default in ((morning, False), (night, True), (morning, False)):
+        assert classifier.decide(CURL._replace(time=at)).default is default
 
 
 def test_the_rules_stay_in_another_world() -> None:

@@ -6,6 +6,7 @@ Here hypothesis draws each word, for policies of a few rules; test_differential.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import Phase, given, settings
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from policy.homes import Listed
 from policy.oracle import Loop, Seen, Words
 from strategies import FUZZ
+from tidewaiter.model.key import Address
 from tidewaiter.policy import Classifier, Policy, compile_tables
 from tidewaiter.policy.connection import facts_of
-from tidewaiter.policy.dimensions import DIMENSIONS
+from tidewaiter.policy.details import Told
+from tidewaiter.policy.dimensions import ALL, DIMENSIONS
 from tidewaiter.policy.explain import Explainer
 from tidewaiter.policy.index import Index, bit_set, blocks
 from tidewaiter.policy.rule import World
@@ -184,6 +187,7 @@ def test_it_agrees_with_a_plain_loop_over_the_words(rules: list[Words], those: l
         facts = facts_of(one)
         index, sure = loop.first(Seen(one, LISTS))
         decision = classifier.decide(facts)
+        assert classifier.decide(facts) == decision, "kept"
         assert (min(decision.index, len(rules)), not decision.missing) == (index, sure)
         explained = explainer.explain(facts)
         assert (explained.rule.name if explained.rule else None) == (
@@ -214,6 +218,44 @@ def test_a_policy_that_was_changed_decides_as_one_made_anew(
         for one in those:
             facts = facts_of(one)
             assert classifier.decide(facts) == anew.decide(facts)
+
+
+class Places:
+    """Each address is in a country of its own."""
+
+    def country(self, address: Address, /) -> str:
+        return str(address)
+
+    continent = country
+
+    def asn(self, address: Address, /) -> int:
+        return int(address)
+
+
+@given(connections(), connections())
+def test_a_value_is_made_of_what_its_dimension_says_and_of_nothing_else(one: Words, other: Words) -> None:
+    these, those = facts_of(one), facts_of(other)
+    for dimension in DIMENSIONS.values():
+        mixed = those
+        for attribute in dimension.of:
+            if attribute.startswith("details."):
+                name = attribute.removeprefix("details.")
+                assert isinstance(mixed.details, Told)
+                told = replace(mixed.details, **{name: getattr(these.details, name)})
+                mixed = mixed._replace(details=told)
+            elif attribute == "port":
+                mixed = mixed._replace(
+                    direction=these.direction, local_port=these.local_port, remote_port=these.remote_port
+                )
+            else:
+                mixed = mixed._replace(**{attribute: getattr(these, attribute)})
+        value = dimension.getter(replace(WORLD, geography=Places()))
+        if dimension.of:
+            assert value(mixed) == value(these), dimension.name
+
+
+def test_only_what_is_made_of_the_time_is_not_kept() -> None:
+    assert [name for name, one in ALL.items() if not one.of] == ["time", "weekday", "until"]
 
 
 @given(st.integers(0, 1 << 130), st.integers(0, 1 << 130))

@@ -4,11 +4,14 @@ Rule i of a policy is bit i. Each dimension that some rule names maps a fact to 
 as one integer; the AND of these sets are the rules that match, and the lowest bit is the first of them. Where none is
 left, the default of the connection's direction decides. `tidewaiter.policy.tables` puts the sets into the form that the
 kernel half evaluates.
+
+Programs do the same again and again, so decisions are kept, by what they depend on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from operator import attrgetter
 from typing import Any
 
 from tidewaiter.model.key import Direction
@@ -20,6 +23,9 @@ from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
 
 NOWHERE = World()
 """No lists, and no knowledge of where addresses are."""
+
+KEPT = 4096
+"""Decisions that are kept for each direction; when there are more, all of them go."""
 
 
 class Classifier:
@@ -46,6 +52,17 @@ class Classifier:
         """
         if facts.pending:
             return self._decide_partly(facts)
+        if self._made_of is None:
+            return self._decide(facts)
+        kept, key = self._kept[facts.direction], self._made_of(facts)
+        decision = kept.get(key)
+        if decision is None:
+            if len(kept) >= KEPT:
+                kept.clear()
+            decision = kept[key] = self._decide(facts)
+        return decision
+
+    def _decide(self, facts: Facts) -> Decision:
         matching = self._enabled
         for look, value in self._looks:
             matching &= look(value(facts))
@@ -75,6 +92,10 @@ class Classifier:
         self._looks: list[tuple[Callable[[Any], int], Callable[[Facts], Any]]] = [
             (index.look, index.dimension.getter(world)) for index in ordered
         ]
+        made_of = {attribute for index in ordered for attribute in index.dimension.of} - {"direction"}
+        lasting = all(index.dimension.of for index in ordered)  # no rule names the time
+        self._made_of = attrgetter(*sorted(made_of or {"protocol"})) if lasting else None
+        self._kept: list[dict[Hashable, Decision]] = [{} for _ in Direction]
 
     @property
     def dimensions(self) -> frozenset[str]:

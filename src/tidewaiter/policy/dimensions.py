@@ -47,7 +47,8 @@ class Dimension:
     several, and raises `BadValueError`. ``value`` is the fact of some `Facts` (with ``looks_out`` of a `World` too):
     with ``many`` a tuple of facts, otherwise one, ``unknown`` when not known. ``spans`` makes numbers of a value; the
     fact is a number then. ``above`` are the `Under` that a text is in. ``text`` is what patterns are held against.
-    ``may_be_unknown``: ``""`` is a value, for what is not known.
+    ``may_be_unknown``: ``""`` is a value, for what is not known. ``of`` are the attributes of `Facts` that the value is
+    made of, none where it is made of the time.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Dimension:
     may_be_unknown: bool = True
     unknown: Any = None
     looks_out: bool = False
+    of: tuple[str, ...] = ()
     examples: tuple[str | int, ...] = field(default=(), compare=False)
 
     def getter(self, world: World) -> Callable[[Facts], Any]:
@@ -164,132 +166,140 @@ _TABLE = (
     Dimension(
         "program", "a path", "the executable: a path, a directory that ends with `/`, a pattern",
         _plain(words.parse_path), attrgetter("program"), above=directories, unknown="",
-        examples=("/usr/bin/curl", "/opt/vendor/", "/usr/bin/python3.*"),
+        examples=("/usr/bin/curl", "/opt/vendor/", "/usr/bin/python3.*"), of=("program",),
     ),
     Dimension(
         "arguments", "a text", "the command line, joined by blanks: a text, a pattern",
         _plain(words.parse_text), lambda f: " ".join(f.details.arguments) or None, examples=("*--insecure*",),
+        of=("details.arguments",),
     ),
     Dimension(
         "ancestors", "a path", "the executable of any ancestor, written like `program`",
         lambda value, _: words.parse_path(value, "ancestor"), lambda f: f.details.ancestors,
-        many=True, above=directories, examples=("/usr/sbin/cron",),
+        many=True, above=directories, examples=("/usr/sbin/cron",), of=("details.ancestors",),
     ),
     Dimension(
         "environment", "a text", "a variable of its environment: `NAME=value`, a pattern",
         _plain(words.parse_text), lambda f: f.details.environment, many=True, examples=("VPN=yes",),
+        of=("details.environment",),
     ),
     Dimension(
         "sha256", "a checksum", "the SHA-256 of the executable", _digest(64), lambda f: f.details.sha256 or None,
+        of=("details.sha256",),
     ),
-    Dimension("sha1", "a checksum", "its SHA-1", _digest(40), lambda f: f.details.sha1 or None),
-    Dimension("md5", "a checksum", "its MD5", _digest(32), lambda f: f.details.md5 or None),
+    Dimension("sha1", "a checksum", "its SHA-1", _digest(40), lambda f: f.details.sha1 or None, of=("details.sha1",)),
+    Dimension("md5", "a checksum", "its MD5", _digest(32), lambda f: f.details.md5 or None, of=("details.md5",)),
     Dimension(
         "package", "a text", "the package that owns the executable (dpkg, rpm): a name, a pattern",
         _plain(words.parse_text), lambda f: f.details.package or None, examples=("firefox-esr",),
+        of=("details.package",),
     ),
     Dimension(
         "script", "a text", "what an interpreter runs: a path written like `program`, or as typed; `-m MODULE`",
         _plain(words.parse_script), lambda f: f.details.script or None, above=directories,
-        examples=("/usr/bin/yt-dlp",),
+        examples=("/usr/bin/yt-dlp",), of=("details.script",),
     ),
     Dimension(
         "app", "a text", "a packaged application: `snap:NAME`, `flatpak:ID`, `appimage:NAME`, a pattern",
         _plain(words.parse_text), lambda f: f.details.app or None, examples=("flatpak:org.mozilla.firefox",),
+        of=("details.app",),
     ),
     Dimension(
         "user", "a name or a number", "a user's name or number (uid)",
         lambda value, names: words.parse_user(value, names.user), attrgetter("uid"),
-        unknown=-1, types=(str, int), examples=("anna", 1000),
+        unknown=-1, types=(str, int), examples=("anna", 1000), of=("uid",),
     ),
     Dimension(
         "user_group", "a name or a number", "the name or number (gid) of the process's group",
         lambda value, names: words.parse_user(value, names.group, "group"),
-        lambda f: f.details.gid, unknown=-1, types=(str, int), examples=("developers",),
+        lambda f: f.details.gid, unknown=-1, types=(str, int), examples=("developers",), of=("details.gid",),
     ),
     Dimension(
         "pid", "a number", "one process", _plain(words.parse_pid),
-        lambda f: f.details.pid or None, types=(str, int), examples=(4711,),
+        lambda f: f.details.pid or None, types=(str, int), examples=(4711,), of=("details.pid",),
     ),
     Dimension(
         "unit", "a text", "the systemd unit, a pattern", _plain(words.parse_text),
-        lambda f: f.details.unit or None, examples=("nginx.service",),
+        lambda f: f.details.unit or None, examples=("nginx.service",), of=("details.unit",),
     ),
     Dimension(
         "cgroup", "a path", "the control group: a path, one with all below it (`/` at its end), a pattern",
         lambda value, _: words.parse_path(value, "control group"), lambda f: f.details.cgroup or None,
-        above=directories, examples=("/user.slice/",),
+        above=directories, examples=("/user.slice/",), of=("details.cgroup",),
     ),
     Dimension(
         "container", "a text", "the container's id, or 12 of its digits or more; a pattern",
-        _plain(words.parse_container), lambda f: f.details.container or None,
+        _plain(words.parse_container), lambda f: f.details.container or None, of=("details.container",),
     ),
     Dimension(
         "direction", "a word",
         "`out` (begun on this host), `in` (begun elsewhere), `forward` (passes through this host)",
         _plain(lambda value: words.word("direction", value, _DIRECTIONS)), attrgetter("direction"),
         text=lambda direction: direction.word, may_be_unknown=False, examples=("out", "in", "forward"),
+        of=("direction",),
     ),
     Dimension(
         "protocol", "a protocol", "a protocol by name or number; `tcp4`, `udp6` of one IP version only",
         _plain(words.parse_protocol), lambda f: (f.protocol, f.remote.version), types=(str, int),
         text=lambda value: f"{protocol_name(value[0])}{value[1]}", may_be_unknown=False, examples=("tcp", "udp6", 47),
+        of=("protocol", "remote"),
     ),
     Dimension(
         "port", "a port", "ports and protocols, see below", _plain(words.parse_port),
         _port, types=(str, int), spans=_port_spans, text=_port_text,
-        may_be_unknown=False, examples=("443/tcp", "8000-8100", "https", 53),
+        may_be_unknown=False, examples=("443/tcp", "8000-8100", "https", 53), of=("protocol", "port"),
     ),
     Dimension(
         "remote_port", "a port", "the other end's port, in whatever direction", _plain(words.parse_port),
         lambda f: f.protocol << 16 | f.remote_port, types=(str, int), spans=_port_spans, text=_port_text,
-        may_be_unknown=False, examples=("dns",),
+        may_be_unknown=False, examples=("dns",), of=("protocol", "remote_port"),
     ),
     Dimension(
         "local_port", "a port", "this host's port, in whatever direction", _plain(words.parse_port),
         lambda f: f.protocol << 16 | f.local_port, types=(str, int), spans=_port_spans, text=_port_text,
-        may_be_unknown=False, examples=("1024-65535/udp",),
+        may_be_unknown=False, examples=("1024-65535/udp",), of=("protocol", "local_port"),
     ),
     Dimension(
         "interface", "a text", "the network interface, a pattern", _plain(words.parse_text),
-        attrgetter("interface"), unknown="", examples=("eth0", "wl*"),
+        attrgetter("interface"), unknown="", examples=("eth0", "wl*"), of=("interface",),
     ),
     Dimension(
         "remote", "an address or a network", "the other end: an address, a network, a scope",
         _plain(words.parse_where), lambda f: _number(f.remote), spans=_network_spans, text=_address_text,
-        may_be_unknown=False, examples=("192.0.2.1", "10.0.0.0/8", "fd00::/8", "lan"),
+        may_be_unknown=False, examples=("192.0.2.1", "10.0.0.0/8", "fd00::/8", "lan"), of=("remote",),
     ),
     Dimension(
         "local", "an address or a network", "this host's end, written the same way",
         _plain(words.parse_where), lambda f: _number(f.local), spans=_network_spans, text=_address_text,
-        may_be_unknown=False, examples=("192.0.2.7",),
+        may_be_unknown=False, examples=("192.0.2.7",), of=("local",),
     ),
     Dimension(
         "country", "a country", "where the other end is: two letters (ISO 3166-1)",
-        _plain(words.parse_country), _country, looks_out=True, examples=("DE",),
+        _plain(words.parse_country), _country, looks_out=True, examples=("DE",), of=("country", "remote"),
     ),
     Dimension(
         "continent", "a continent", "AF, AN, AS, EU, NA, OC or SA",
-        _plain(words.parse_continent), _continent, looks_out=True, examples=("EU",),
+        _plain(words.parse_continent), _continent, looks_out=True, examples=("EU",), of=("continent", "remote"),
     ),
     Dimension(
         "asn", "a number", "the autonomous system of the other end",
         _plain(words.parse_asn), _asn, looks_out=True, types=(str, int), examples=("AS13335", 13335),
+        of=("asn", "remote"),
     ),
     Dimension(
         "host", "a name", "what the other end is called: a name, a zone with its top (`.example.com`), a pattern; "
         "each name that it is an alias of counts too",
         _plain(words.parse_name), lambda f: f.names, many=True, above=zones,
-        examples=("example.com", ".example.com", "ads*.example.*", "re:^ads[0-9]+[.]"),
+        examples=("example.com", ".example.com", "ads*.example.*", "re:^ads[0-9]+[.]"), of=("names",),
     ),
     Dimension(
         "asked_host", "a name", "the same, but only the name that the program asked for",
-        _plain(words.parse_name), lambda f: f.names[0] if f.names else None, above=zones,
+        _plain(words.parse_name), lambda f: f.names[0] if f.names else None, above=zones, of=("names",),
     ),
     Dimension(
         "list", "a list's name", "a list (`[list.NAME]`) that has a name or the address of the other end",
         _listed("list", lambda names: names.list), _lists, looks_out=True, many=True, may_be_unknown=False,
-        examples=("ads",),
+        examples=("ads",), of=("remote", "names"),
     ),
     Dimension(
         "time", "a time of day", "local time of day from, to: `08:00-18:00`; over midnight: `22:00-06:00`",
@@ -304,7 +314,7 @@ _TABLE = (
     Dimension(
         "network", "a network's name", "a profile (`[network.NAME]`) of the network that this host is in, `elsewhere`",
         _listed("network", lambda names: names.network), lambda f: f.network or ("elsewhere",), many=True,
-        may_be_unknown=False, examples=("home", "elsewhere"),
+        may_be_unknown=False, examples=("home", "elsewhere"), of=("network",),
     ),
 )  # fmt: skip
 
