@@ -33,7 +33,7 @@ from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction
 from tidewaiter.model.process import Process
 from tidewaiter.names import dns, exchange, first, http, live, pieces, quic, readings, table, talk, tls
-from tidewaiter.policy import index, remembered, versions
+from tidewaiter.policy import classifier, index, remembered, versions
 from tidewaiter.policy.document import Policy
 from tidewaiter.service import engine, firewall, places, rules, world
 from tidewaiter.service.download import REDIRECTS, Limits
@@ -152,6 +152,7 @@ BOUNDS = {
     "messages about a list's bad lines": reader._MESSAGES,
     "redirects of a list's URL": REDIRECTS,
     "sets of rules, for each dimension of a policy": index.KEPT,
+    "decisions of the policy, for each direction": classifier.KEPT,
     "programs whose end some rule waits for": endings.ROOM,
     "names of rules of earlier policies whose connections events do not tell of": rules._REMEMBERED,
     "checksums, and packages of programs": lookup.KEPT,

@@ -26,6 +26,7 @@ from tidewaiter.host.redirect import TARGETS, RedirectPorts
 from tidewaiter.host.scope import Scope
 from tidewaiter.host.snapshot import open_connections
 from tidewaiter.host.state import State
+from tidewaiter.host.symlinks import Symlinks
 from tidewaiter.kernel import frames, links, records
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.loader import Kernel, detach
@@ -66,9 +67,11 @@ def install(
     events: bool,
     redirect: RedirectPorts | None = None,
     say: Callable[[str], object] = log.warning,
+    symlinks: Symlinks | None = None,
 ) -> Installed:
     """Starts enforcing (or observing) ``policy`` in ``scope``. Without ``redirect`` what has such a verdict is dropped.
-    ``say`` is told what has to be waited for. From now on this process gives large blocks of memory back (memory.py).
+    ``say`` is told what has to be waited for. ``symlinks`` are shared with whoever follows them too. From now on this
+    process gives large blocks of memory back (memory.py).
 
     Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
     """
@@ -91,8 +94,8 @@ def install(
     )
     if old is not None and old.complete and old.same_as(wanted) and links.standing(old.pins):
         taken = replace(old, pid=wanted.pid, started=wanted.started)
-        return _take_over(taken, mode, policy, events=events, say=say)
-    installed = _install_new(wanted, old, mode, policy, scope, events=events)
+        return _take_over(taken, mode, policy, events=events, say=say, symlinks=symlinks)
+    installed = _install_new(wanted, old, mode, policy, scope, events=events, symlinks=symlinks)
     if old is not None:
         _uninstall(old)
     installed.state = replace(installed.state, complete=True)
@@ -148,7 +151,14 @@ def replace_policy(installed: Installed, policy: Policy) -> None:
 
 
 def _install_new(
-    wanted: State, old: State | None, mode: Mode, policy: Policy, scope: Scope, *, events: bool
+    wanted: State,
+    old: State | None,
+    mode: Mode,
+    policy: Policy,
+    scope: Scope,
+    *,
+    events: bool,
+    symlinks: Symlinks | None,
 ) -> Installed:
     def note(current: State) -> None:
         """Before each step, so that `clean_up` finds everything, whenever we are killed: what is old as well."""
@@ -158,7 +168,7 @@ def _install_new(
     kernel, queues = None, []
     try:
         kernel = Kernel.load(wanted.pins, mode)
-        maps = PolicyMaps(kernel)
+        maps = PolicyMaps(kernel, symlinks)
         enforce = mode is Mode.ENFORCE
         whole = scope.cgroup == cgroup.root()
         set_config(kernel, fail_open=wanted.fail_open, events=events, enforce=enforce, whole=whole)
@@ -219,10 +229,16 @@ def _accepted(old: State | None) -> frozenset[int] | None:
 
 
 def _take_over(
-    old: State, mode: Mode, policy: Policy, *, events: bool, say: Callable[[str], object]
+    old: State,
+    mode: Mode,
+    policy: Policy,
+    *,
+    events: bool,
+    say: Callable[[str], object],
+    symlinks: Symlinks | None,
 ) -> Installed:
     kernel = Kernel.adopt(old.pins, mode)
-    taken = Installed(old, kernel, PolicyMaps(kernel), [], taken_over=True)
+    taken = Installed(old, kernel, PolicyMaps(kernel, symlinks), [], taken_over=True)
     try:
         for number, (rules, _) in enumerate(old.hold_rules(), start=1):
             taken.queues.append(_wait_for_queue(rules, number, say))

@@ -60,10 +60,10 @@ _MAPS = ("policy_values", "policy_ranges", "policy_blocks")
 class PolicyMaps:
     """The policy in the maps of one kernel half; nobody else may write there."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, symlinks: Symlinks | None = None) -> None:
         """Nothing is known yet of what is in the maps."""
         self._kernel = kernel
-        self._symlinks = Symlinks()
+        self._symlinks = symlinks or Symlinks()
         self.tables: KernelTables | None = None
         self._numbers: dict[str, int] | None = None
         self._behind: list[Change | None] = [None, None]

@@ -65,9 +65,12 @@ class Symlinks:
         return found
 
     def _followed(self, rule: Rule) -> Rule:
+        named = self._programs(rule.programs)
+        if named == rule.programs and not (rule.any_of or rule.none_of or rule.also):
+            return rule
         found = replace(
             rule,
-            programs=self._programs(rule.programs),
+            programs=named,
             any_of=self._values(rule.any_of),
             none_of=self._values(rule.none_of),
             also=tuple(

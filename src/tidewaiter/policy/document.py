@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tidewaiter.model.key import Address, Direction
@@ -11,7 +12,7 @@ from tidewaiter.policy import reader
 from tidewaiter.policy.dimensions import Names
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.index import uncollected
-from tidewaiter.policy.rule import Answer, Rule
+from tidewaiter.policy.rule import Answer, Conditions, Rule
 from tidewaiter.policy.settings import ListSource, NetworkProfile
 from tidewaiter.policy.words import ENDING, user_id
 
@@ -27,7 +28,7 @@ MAX_FILES = 1000
 _MADE_BY_PROMPTS = ("restart", *ENDING)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """Ordered rules, the first that matches wins, and an answer per direction for when none does.
 
@@ -54,6 +55,14 @@ class Policy:
     def groups_off(self) -> frozenset[str]:
         """The groups of rules that are switched off."""
         return frozenset(name for name, on in self.groups.items() if not on)
+
+    @cached_property
+    def further(self) -> frozenset[str]:
+        """The dimensions that some rule names, of those that a `Rule` has no field of its own for."""
+        also = [one for rule in self.rules if rule.also for one in rule.also]
+        tables: tuple[Rule | Conditions, ...] = (*self.rules, *also)
+        wanted = {name for one in tables if one.any_of for name in one.any_of}
+        return frozenset(wanted.union(*(one.none_of for one in tables if one.none_of)))
 
     def is_on(self, rule: Rule) -> bool:
         """Whether a rule can match at all."""

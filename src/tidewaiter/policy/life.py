@@ -29,12 +29,14 @@ class Lives:
         self.ending: dict[int, Rule] = {}
         """The rules that end by what they decide, by their place: those that have not ended yet."""
         self._due: list[tuple[float, int]] = []
-        rules = [
-            self._enter(place, rule, now, before) if rule.until else rule
-            for place, rule in enumerate(policy.rules)
-        ]
+        mortal = {place: rule for place, rule in enumerate(policy.rules) if rule.until}
+        self.policy = policy
+        if mortal:
+            rules = list(policy.rules)
+            for place, rule in mortal.items():
+                rules[place] = self._enter(place, rule, now, before)
+            self.policy = replace(policy, rules=tuple(rules))
         self._due.sort(reverse=True)
-        self.policy = replace(policy, rules=tuple(rules))
 
     def begin(self, place: int) -> bool:
         """The rule at a place of `ending` has decided a connection. Whether it is the first."""

@@ -129,6 +129,7 @@ class Engine:
             events=self._listener is not None,
             redirect=settings.redirect,
             say=self._say,
+            symlinks=rules.symlinks,
         )
         try:
             with ExitStack() as undo:
@@ -211,10 +212,9 @@ class Engine:
                 self.machine.interfaces.wanted = self._wants_interfaces()
                 self.machine.name_rules(self._installed.state.rules)
                 self._look_again()
+                done.set_result(None)
             except Exception as error:
                 done.set_exception(error)
-            else:
-                done.set_result(None)
             return []
 
         self.command(change)

@@ -11,7 +11,7 @@ from tidewaiter.host.surroundings import Surroundings, Watch
 from tidewaiter.model.connection import Connection
 from tidewaiter.policy.details import Lookup
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import Conditions, Facts, Rule
+from tidewaiter.policy.rule import Facts
 
 _INTERFACE = frozenset(("interface",))
 
@@ -42,7 +42,7 @@ class LiveFacts:
 
     def prepare(self, policy: Policy) -> None:
         """Begins to look after the network if a policy names it, before it comes into force. From any thread."""
-        if self._namespace is None or not (names(policy, "network") or names(policy, "interface")):
+        if self._namespace is None or not policy.further & {"network", "interface"}:
             return
         with self._preparing:
             try:
@@ -53,7 +53,9 @@ class LiveFacts:
     def use(self, policy: Policy) -> None:
         """This policy comes into force."""
         self._policy = policy
-        self._names_network, self.names_interface = names(policy, "network"), names(policy, "interface")
+        self._names_network, self.names_interface = (
+            name in policy.further for name in ("network", "interface")
+        )
         self._look()
 
     def of(self, connection: Connection, pending: frozenset[str] = frozenset()) -> Facts:
@@ -84,14 +86,3 @@ class LiveFacts:
         watch = self._watch
         self._here = watch.now if watch is not None else Surroundings()
         self._network = self._policy.network(self._here.interfaces, self._here.gateways, self._here.wifi)
-
-
-def names(policy: Policy, dimension: str) -> bool:
-    """Whether a rule of a policy names a dimension, other than those that a `Rule` has fields for."""
-    return any(
-        dimension in one.any_of or dimension in one.none_of for rule in policy.rules for one in _tables(rule)
-    )
-
-
-def _tables(rule: Rule) -> tuple[Rule | Conditions, ...]:
-    return rule, *rule.also

@@ -10,7 +10,7 @@ from tidewaiter.model.packet import MalformedPacket, parse_packet
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.names.live import Wait
 from tidewaiter.policy.dimensions import OF_NAMES
-from tidewaiter.policy.rule import Answer, Decision, Rule
+from tidewaiter.policy.rule import Answer, Decision
 from tidewaiter.policy.tables import needs_python
 from tidewaiter.service.functions import PERMANENT, Function, call, functions_of
 from tidewaiter.service.naming import Naming
@@ -58,7 +58,10 @@ class Judge:
         functions = functions_of(rules.policy)
         rules.enter()
         self.rules, self._functions = rules, functions
-        self._questions = {rule.name for rule in rules.policy.rules if _asks(rule)}
+        ask = Answer.ASK
+        asking = [rule for rule in rules.policy.rules if rule.answer is ask]
+        # nothing is left to find out where the kernel has found one of these to be the first match
+        self._questions = {rule.name for rule in asking if needs_python(rule) == ("verdict ask",)}
         self.by_name = bool(rules.dimensions & OF_NAMES)
         self.by_interface = "interface" in rules.dimensions
 
@@ -121,8 +124,3 @@ def _comes_back(connection: Connection, payload: bytes) -> bool:
     key = connection.key
     from_there = (packet.source, packet.source_port) == (key.remote, key.remote_port)
     return from_there is not (connection.direction is Direction.IN)
-
-
-def _asks(rule: Rule) -> bool:
-    """Whether nothing is left to find out where the kernel has found this rule to be the first match."""
-    return rule.answer is Answer.ASK and needs_python(rule) == ("verdict ask",)

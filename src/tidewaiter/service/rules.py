@@ -31,8 +31,8 @@ class Rules:
         self._facts = facts
         self._lives: Lives = Lives(policy, time.time(), before._lives if before else None)
         self._endings: Endings[Rule] = before._endings if before else Endings()
-        self._symlinks: Symlinks = before._symlinks if before else Symlinks()
-        self._here = self._symlinks.follow(self._lives.policy)
+        self.symlinks: Symlinks = before.symlinks if before else Symlinks()
+        self._here = self.symlinks.follow(self._lives.policy)
         self._world = world
         self._classifier: Classifier = before._classifier if before else Classifier(Policy())
         self._kept: dict[bytes, tuple[int, int, Decision]] = {}

@@ -17,7 +17,7 @@ from threading import Lock
 from tidewaiter.lists import CompiledList, Union
 from tidewaiter.names.resolvers import EncryptedDns
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.rule import MemberList, World
+from tidewaiter.policy.rule import Conditions, MemberList, Rule, World
 from tidewaiter.policy.settings import ListSource
 from tidewaiter.service.lists import State, Subscription, tidy
 from tidewaiter.service.places import Places
@@ -233,13 +233,12 @@ class Sources:
 def _named(policy: Policy) -> tuple[set[str], bool]:
     """The lists that rules name, and whether one asks where an address is."""
     lists: set[str] = set()
-    places = False
-    for rule in policy.rules:
-        for condition in rule.conditions():
-            if condition.dimension == "list":
-                lists.update(condition.values)
-            places = places or condition.dimension in _PLACES
-    return lists, places
+    if "list" in policy.further:
+        for rule in policy.rules:
+            tables: tuple[Rule | Conditions, ...] = (rule, *rule.also)
+            for one in tables:
+                lists.update(one.any_of.get("list", ()), one.none_of.get("list", ()))
+    return lists, bool(policy.further & _PLACES)
 
 
 def read_world(policy: Policy, state: Path | None, say: Say) -> World:
