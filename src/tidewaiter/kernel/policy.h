@@ -47,10 +47,14 @@ static const __u8 tw_bit_number[64] = {
 	46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9, 13, 8, 7, 6,
 };
 
-/* The lowest bit that is set: this target has no instruction for it, and with jumps the verifier would follow each. */
+/* The lowest bit that is set: this target has no instruction for it, and with jumps the verifier would follow each. Where
+ * clang 17 and later see what this is, they want that instruction all the same, and fail: so they are not to see it. */
 static __always_inline int tw_lowest(__u64 word)
 {
-	return tw_bit_number[(word & -word) * TW_SEQUENCE >> 58];
+	__u64 found = (word & -word) * TW_SEQUENCE;
+
+	asm volatile("" : "+r"(found));
+	return tw_bit_number[found >> 58];
 }
 
 /* Narrows a block of rules down to those that one dimension allows: what any value satisfies, less what refuses this one,
@@ -136,7 +140,7 @@ static long tw_look(__u32 turn, struct tw_search *search)
 
 	if (!search->where.allowed)
 		return 1;
-	block = tw_lowest(search->where.allowed) & (TW_BLOCKS - 1); /* the verifier does not know what is in a table */
+	block = TW_WITHIN(tw_lowest(search->where.allowed), TW_BLOCKS - 1); /* the verifier does not know what is in a table */
 	search->where.allowed &= search->where.allowed - 1;
 	__builtin_memcpy(&set, &search->kind->block[block], sizeof(set));
 	tw_narrow(&set, &others[TW_PROGRAM].block[block], search->named[TW_PROGRAM], block);
