@@ -31,10 +31,12 @@ AIMS = {
 }
 
 
-def text() -> str:
-    """Rules on program, user, remote network, port and name, as people have them."""
+def text(number: int) -> str:
+    """Rules on program, user, remote network, port and name, as people have them; none that was read in another round,
+    which would be remembered.
+    """
     return "version = 1\n" + "".join(
-        f'[[rule]]\nname = "rule {n}"\nprogram = "/usr/lib/vendor{n % 3000}/bin/tool{n % 5000}"\n'
+        f'[[rule]]\nname = "rule {n} of {number}"\nprogram = "/usr/lib/vendor{n % 3000}/bin/tool{n % 5000}"\n'
         f'remote = "10.{n >> 8}.{n & 255}.0/24"\nport = "{1000 + n % 5000}/tcp"\nuser = {n % 50}\n'
         + (f'host = ".zone{n}.example"\n' if n % 2 else "")
         + 'verdict = "block"\n'
@@ -122,22 +124,24 @@ def changed(policy: Policy) -> Iterator[Policy]:
 def edited(written: str, number: int) -> str:
     """The text with one rule changed, or one more near its beginning, so that all others stand on other lines."""
     if number % 2:
-        head, mark, rest = written.partition('[[rule]]\nname = "rule 100"')
+        head, mark, rest = written.partition(f'[[rule]]\nname = "rule 100 of {number}"')
         return f'{head}[[rule]]\nname = "new"\nuser = {number}\nverdict = "drop"\n{mark}{rest}'
-    return written.replace('name = "rule 5000"\n', f'name = "rule 5000"\npid = {number + 1}\n')
+    name = f'name = "rule 5000 of {number}"\n'
+    return written.replace(name, f"{name}pid = {number + 1}\n")
 
 
 def main() -> None:
     """Medians of rounds; "first" is a connection whose sets no other has needed before."""
-    written, those = text(), connections(DECISIONS)
+    those = connections(DECISIONS)
     found: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
         found.setdefault(name, []).append(value)
 
     for number in range(rounds()):
-        note("read the file, s", seconds(lambda: Policy.parse(written)))
-        note("  of it TOML alone, s", seconds(lambda: tomli.loads(written)))
+        written = text(number)
+        note("read the file, s", seconds(lambda text=written: Policy.parse(text)))  # type: ignore[misc]
+        note("  of it TOML alone, s", seconds(lambda text=written: tomli.loads(text)))  # type: ignore[misc]
         policy = Policy.parse(written)
         again = edited(written, number)
         note("read it again with one rule changed, s", seconds(lambda text=again: Policy.parse(text)))  # type: ignore[misc]
