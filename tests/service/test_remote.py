@@ -26,8 +26,7 @@ from tidewaiter.policy.document import Policy
 from tidewaiter.protocol import command
 from tidewaiter.protocol.command import VerdictCommand
 from tidewaiter.protocol.info import ConnectionInfo, LogLine, PayloadLayer, Severity, encode
-from tidewaiter.service import keeper
-from tidewaiter.service import remote as module
+from tidewaiter.service import keeper, remote, remote_device
 from tidewaiter.service.device import DeviceError, DeviceServer
 from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.settings import Settings
@@ -201,7 +200,7 @@ def test_no_driver(path: Path) -> None:
 
 
 def test_one_that_does_not_answer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.1)
+    monkeypatch.setattr(remote_device, "_PATIENCE", 0.1)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
         silent.bind(str(path))
         silent.listen()
@@ -237,7 +236,7 @@ except DeviceError as error:
 def test_rules_about_programs_that_cannot_be_seen(
     path: Path, monkeypatch: pytest.MonkeyPatch, may: bool
 ) -> None:
-    monkeypatch.setattr(module, "effective_capabilities", lambda: (1 << 19) * may)
+    monkeypatch.setattr(remote, "effective_capabilities", lambda: (1 << 19) * may)
     assert Remote(path, NO_TELNET).notices == []
     notices = Remote(path, PROGRAMS).notices
     if may:

@@ -36,9 +36,6 @@ _CHUNK = 1 << 16
 _AGAIN = 0.2
 """Seconds between two attempts to reach a driver that has gone."""
 
-_PATIENCE = 30.0
-"""Seconds that a driver has to answer at first; it may be starting."""
-
 
 class RemoteEngine:
     """Decides by ``policy`` for the driver that serves ``path``, from `start` to `stop`.
