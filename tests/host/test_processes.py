@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidewaiter.host import cgroup, namespace, processes
-from tidewaiter.host.processes import PARTIAL, Processes, owners_of, read_process, user_name
+from tidewaiter.host.processes import FOREIGN, PARTIAL, Processes, owners_of, read_process, user_name
 from tidewaiter.kernel import objects
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.objects import Mode
@@ -304,6 +304,48 @@ def test_parents_of_a_record(parents: tuple[int, ...], expected: tuple[int, ...]
 @pytest.mark.parametrize(("path", "expected"), [(b"", ""), (b"/\xff", "/\udcff"), (b"/" * 512, "/" * 512)])
 def test_paths_of_a_record(path: bytes, expected: str) -> None:
     assert Processes().of_record(record_of(path), 4, 0, 0, 0).path == expected
+
+
+def test_a_path_of_a_user_namespace_counts_where_it_leads_to_the_same_file_here(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for path in (one, other):
+        path.touch()
+    file = one.stat()
+    device = os.major(file.st_dev) << 20 | os.minor(file.st_dev)
+    for path, found in (
+        (one, f"{one}"),
+        (other, f"{FOREIGN}{other}"),
+        (tmp_path / "none", f"{FOREIGN}{tmp_path}/none"),
+    ):
+        record = record_of(bytes(path), foreign=1, inode=file.st_ino, device=device)
+        assert Processes().of_record(record, 4, 0, 0, 0).path == found
+    record = record_of(bytes(one), foreign=1, truncated=1, inode=file.st_ino, device=device)
+    assert Processes().of_record(record, 4, 0, 0, 0).path == f"{FOREIGN}{one}"
+
+
+@pytest.mark.live
+@pytest.mark.own_mounts
+def test_the_same_of_a_process_that_proc_shows(start: Start) -> None:
+    curl, bash = (os.path.realpath(path) for path in ("/usr/bin/curl", "/bin/bash"))
+    wait = f"exec {curl} -c 'echo; read line'"
+    for command, path in (
+        (f"mount --bind {bash} {curl}; {wait}", f"{FOREIGN}{curl}"),
+        (f"exec {bash} -c 'echo; read line'", bash),
+    ):
+        child = start(
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        assert known(read_process(child.pid)).path == path
 
 
 def test_a_path_that_was_too_long_is_looked_up(start: Start) -> None:

@@ -20,6 +20,10 @@ from tidewaiter.model.process import Process
 PARTIAL = "…"
 """What a path begins with that was too long for the kernel half: no rule takes it for another one."""
 
+FOREIGN = "userns:"
+"""What a path begins with that holds in a user namespace only, whose owner may mount any file anywhere: no rule takes
+it for the path of this host."""
+
 TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 """Nanoseconds: the unit of time in /proc."""
 
@@ -201,7 +205,17 @@ def _executable(pid: int) -> tuple[str, int, int]:
         return "", 0, 0
     if not _is_at(file, Path(path)):
         path = path.removesuffix(_DELETED) if path.endswith(_DELETED) else _as_we_see_it(path, file)
+        if _has_own_users(pid) and not _is_at(file, Path(path)):
+            path = FOREIGN + path
     return path, file.st_dev, file.st_ino
+
+
+def _has_own_users(pid: int) -> bool:
+    """Whether a process is in another user namespace than we are, or may be."""
+    try:
+        return not os.path.samestat(*(Path(f"/proc/{one}/ns/user").stat() for one in (pid, "self")))
+    except OSError:
+        return True
 
 
 def _as_we_see_it(path: str, file: os.stat_result) -> str:
@@ -275,8 +289,20 @@ def _parents_of_record(parents: tuple[int, ...]) -> Iterator[int]:
             return
 
 
+def _is_of_record(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a path of this host leads to the very executable of a record."""
+    try:
+        file = path.stat()
+    except (OSError, ValueError):
+        return False
+    whole = not record["truncated"]
+    return whole and (file.st_dev, file.st_ino) == (_device(record["device"]), record["inode"])
+
+
 def _path_of_record(record: Mapping[str, Any], pid: int) -> str:
     path = os.fsdecode(record["path"][record["path_start"] :])
+    if record["foreign"]:
+        return path if _is_of_record(Path(path), record) else FOREIGN + path
     if not record["truncated"]:
         return path
     found = _executable(pid)[0]

@@ -218,8 +218,8 @@ static __always_inline void tw_number(struct tw_process *record, const struct tw
 	if (record->programs_version == version)
 		return;
 	number = bpf_map_lookup_elem(&programs, (struct tw_path *)record->path);
-	/* of a path whose end alone is known, the rest could be anything: Python must look */
-	record->program = record->truncated ? TW_ANY : number ? *number : 0;
+	/* of a path whose end alone is known, or that its user has made up, Python must look for the file */
+	record->program = record->truncated || record->foreign ? TW_ANY : number ? *number : 0;
 	*(volatile __u32 *)&record->programs_version = version; /* after the number: see tw_know_program */
 }
 

@@ -55,6 +55,15 @@ whole:
 	return 1;
 }
 
+/* Whether a file was reached by mounts that root has made. Everybody may have a user namespace, and mount in it what he likes
+ * where he likes; what is mounted nowhere any more, or is no file of any tree, is nobody's. */
+static __always_inline int tw_is_mounted_by_root(struct mount *mount)
+{
+	struct user_namespace *users = BPF_CORE_READ(mount, mnt_ns, user_ns);
+
+	return users && !BPF_CORE_READ(users, level);
+}
+
 /* Writes the path of an executable, as the firewall's root sees it, to the end of record->path: the same
  * answer as readlink(/proc/PID/exe). */
 static __always_inline void tw_path_of(struct tw_process *record, struct file *executable, __u64 root)
@@ -65,6 +74,7 @@ static __always_inline void tw_path_of(struct tw_process *record, struct file *e
 	walk.dentry = BPF_CORE_READ(executable, f_path.dentry);
 	walk.mount = (void *)mounted - bpf_core_field_offset(struct mount, mnt);
 	record->truncated = 1;
+	record->foreign = !tw_is_mounted_by_root(walk.mount);
 	bpf_loop(TW_DEPTH, tw_step, &walk, 0);
 	record->path_start = walk.at;
 }
@@ -78,6 +88,7 @@ static __always_inline void tw_fill_process(struct tw_process *record, struct ta
 	record->inode = executable ? BPF_CORE_READ(executable, f_inode, i_ino) : 0;
 	record->device = executable ? BPF_CORE_READ(executable, f_inode, i_sb, s_dev) : 0;
 	record->path_start = TW_PATH;
+	record->foreign = 0;
 	__builtin_memset(record->path, 0, sizeof(record->path));
 	if (executable)
 		tw_path_of(record, executable, root);

@@ -162,7 +162,7 @@ struct tw_process {
 	__u32 arguments_length;
 	__u32 truncated;  /* the path was longer than there is room for */
 	__u32 image;      /* as in struct tw_owner */
-	__u32 unused;
+	__u32 foreign;    /* in mounts of a user namespace, where anybody may have put any file at any path */
 	__u32 parents[TW_PARENTS];
 	char path[TW_PATH];
 	char arguments[TW_ARGUMENTS];
