@@ -152,8 +152,26 @@ def test_notices_are_said_in_full(monkeypatch: pytest.MonkeyPatch, columns: int)
     assert CLOCK.sub("", " ".join(" ".join(rows).split())) == words
 
 
+def test_a_file_has_room_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    words = " ".join(f"word{number}" for number in range(60))
+    for one in (line(program="/x/" + "y" * 300), NOTICE | {"text": words}):
+        (row,) = shown(one).splitlines()
+        assert CLOCK.sub("", row).strip() == CLOCK.sub("", text(one)).strip()
+
+
+def test_a_full_disk_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        output = Output(as_json=True, stream=full)
+        output.put(line())
+        output.flush()
+        assert output.broken
+    assert "nothing more can be printed: No space left on device" in caplog.text
+
+
 def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ESCAPE not in shown(line(), NOTICE)
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert f"{ESCAPE}[1;31mblock" in shown(line())
     assert f"{ESCAPE}[32maccept" in shown(line(verdict="accept"))

@@ -50,6 +50,20 @@ def test_removes_trees_and_passes_over_what_was_never_made(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_the_last_one_takes_the_folder_of_pins_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool
+) -> None:
+    pins = tmp_path / "pins"
+    monkeypatch.setattr(janitor.state, "PINS", pins)
+    (pins / "mine").mkdir(parents=True)
+    if others:
+        (pins / "another").mkdir()
+    assert janitor.remove({"tree": [pins / "mine"]}) == []
+    assert pins.exists() is others
+    assert tmp_path.exists()
+
+
 def test_one_failure_is_said_and_stops_nothing(tmp_path: Path) -> None:
     stubborn, tree = tmp_path / "file", tmp_path / "tree"
     stubborn.touch()

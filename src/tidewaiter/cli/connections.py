@@ -14,13 +14,14 @@ from rich.text import Text
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.output import STYLES, size
+from tidewaiter.cli.output import STYLES, has_width, size
 from tidewaiter.cli.printable import printable
 from tidewaiter.host import state
 from tidewaiter.host.snapshot import Snapshot
 from tidewaiter.service.report import Clock, Line, describe
 
 _EVERY = 1.0
+_WIDE = 1000  # columns in a file or a pipe
 
 
 @click.command(context_settings=HELP)
@@ -46,7 +47,8 @@ def connections(name: str, once: bool, as_json: bool) -> None:
                 for line in _lines(snapshot):
                     click.echo(json.dumps(line))
             elif once or not sys.stdout.isatty():
-                Console().print(_table(_lines(snapshot)))
+                console = Console()
+                console.print(_table(_lines(snapshot)), width=None if has_width(console) else _WIDE)
             else:
                 _follow(snapshot)
         finally:

@@ -7,6 +7,7 @@ terminal or a pipe that nobody reads cannot hold up a packet. What does not fit 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from rich.text import Text
 
 from tidewaiter.cli.printable import printable
 from tidewaiter.service.report import Line
+
+log = logging.getLogger("tidewaiter")
 
 _WAITING = 65536
 STYLES = {
@@ -51,6 +54,11 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+def has_width(console: Console) -> bool:
+    """Whether what is printed has to fit: on a terminal, or where COLUMNS says so; a file or a pipe has room."""
+    return console.is_terminal or "COLUMNS" in os.environ
+
+
 class Output:
     """Prints lines to ``stream``: as JSON, or as text that fits the terminal and respects NO_COLOR."""
 
@@ -58,6 +66,7 @@ class Output:
         self._json = as_json
         self._stream = stream or sys.stdout
         self._console = _Console(file=cast("IO[str]", self._stream), highlight=False, soft_wrap=False)
+        self._fits = has_width(self._console)
         self._lines: deque[Line] = deque()
         self._there = threading.Event()
         self._dropped = 0
@@ -88,8 +97,14 @@ class Output:
                 self._print(self._lines.popleft())
             self._stream.flush()
         except BrokenPipeError:
-            self.broken = True
-            _discard(self._stream)
+            self._give_up()
+        except OSError as error:  # the disk is full, say
+            self._give_up()
+            log.error("nothing more can be printed: %s", error.strerror or error)  # noqa: TRY400
+
+    def _give_up(self) -> None:
+        self.broken = True
+        _discard(self._stream)
 
     def _print(self, line: Line) -> None:
         if self._json:
@@ -98,9 +113,9 @@ class Output:
         text = render(line)
         if text is None:
             return
-        if line["event"] not in _WRAPPED:
+        if self._fits and line["event"] not in _WRAPPED:
             text.truncate(max(self._console.width, 40), overflow="ellipsis")
-        self._console.print(text)
+        self._console.print(text, soft_wrap=not self._fits)
 
 
 def _discard(stream: Stream) -> None:

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tidewaiter.host import cgroup, namespace
+from tidewaiter.host import cgroup, namespace, state
 
 # In this order: processes end before the filters that hold them go, and before what they stand on.
 _REMOVERS: dict[str, Callable[[Path], None]] = {
@@ -105,6 +105,8 @@ def remove(registered: dict[str, list[Path]]) -> list[str]:
                 pass  # it was never made, or the owner has removed it
             except OSError as error:
                 failures.append(f"the {kind} {path} was not removed: {error}")
+    with contextlib.suppress(OSError):  # not empty: others are there
+        state.PINS.rmdir()
     return failures
 
 
