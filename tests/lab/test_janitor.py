@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tidewaiter.host import state
 from tidewaiter.lab import janitor
 from tidewaiter.lab.janitor import LabError
 
@@ -55,7 +56,7 @@ def test_the_last_one_takes_the_folder_of_pins_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: bool
 ) -> None:
     pins = tmp_path / "pins"
-    monkeypatch.setattr(janitor.state, "PINS", pins)
+    monkeypatch.setattr(state, "PINS", pins)
     (pins / "mine").mkdir(parents=True)
     if others:
         (pins / "another").mkdir()
