@@ -324,7 +324,7 @@ def carried(rules: list[dict[str, Any]], until: Callable[[int], object] | None =
     return import_opensnitch(
         {f"{rule['name']}.json": json.dumps(rule).encode() for rule in rules},
         read,
-        until or (lambda seconds: seconds),
+        until or (lambda seconds: NOW + timedelta(seconds=seconds)),
     )
 
 
@@ -381,8 +381,18 @@ def test_what_a_rule_has_besides() -> None:
     assert found.rules == [
         {"name": "x", "direction": "out", "verdict": "block", "enabled": False, "log": False},
         {"name": "z", "direction": "out", "verdict": "accept", "until": "restart"},
-        {"name": "y", "direction": "out", "verdict": "accept", "until": 5400},
+        {"name": "y", "direction": "out", "verdict": "accept", "until": NOW + timedelta(minutes=90)},
     ]
+
+
+def test_folders_of_one_name_are_different_lists() -> None:
+    theirs = [
+        {"name": name, "action": "deny", "operator": op("lists.domains", f"/{name}/ads", "lists")}
+        for name in ("a", "b")
+    ]
+    found = carried(theirs)
+    assert [rule["list"] for rule in found.rules] == ["ads", "ads-2"]
+    assert [one["path"] for one in found.lists.values()] == ["/a/ads/*.*", "/b/ads/*.*"]
 
 
 @pytest.mark.parametrize(
@@ -399,6 +409,15 @@ def test_what_a_rule_has_besides() -> None:
         ({"operator": op("process.path", "x", "complex")}, "there is nothing here like the type 'complex'"),
         ({"operator": op("dest.port", "http")}, "'http' is not a number"),
         ({"operator": op("dest.ip", "here")}, "'here' is no address, network or alias of one"),
+        ({"operator": op("dest.port", "70000")}, "the port 70000 is too large"),
+        ({"operator": op("process.id", "99999999999")}, "99999999999 is not a process id"),
+        ({"operator": op("user.id", "5000000000")}, "5000000000 is not a user id"),
+        ({"operator": op("process.hash.md5", "zz")}, "'zz' is not a checksum"),
+        ({"operator": op("dest.ip", "fe80::1%eth0")}, "'fe80::1%eth0' is not an address"),
+        (
+            {"operator": op("dest.ip", "::ffff:8.8.8.8")},
+            "'::ffff:808:808' is IPv4 written as IPv6; write 8.8.8.8",
+        ),
         ({"operator": op("dest.port", "9-1", "range")}, "'9-1' is no range of numbers"),
         ({"operator": op("protocol", "quic")}, "there is no protocol 'quic'"),
         ({"operator": op("user.name", "no such user")}, "this host has no user 'no such user'"),
@@ -416,7 +435,9 @@ def test_what_a_rule_has_besides() -> None:
 def test_what_cannot_be_carried_over_is_said(rule: Any, why: str) -> None:
     data = rule if isinstance(rule, bytes) else json.dumps({"name": "x", "action": "allow"} | rule).encode()
     found = import_opensnitch(
-        {"x.json": data}, lambda path: {file.name: b"" for file in Path(path).iterdir()}
+        {"x.json": data},
+        lambda path: {file.name: b"" for file in Path(path).iterdir()},
+        lambda seconds: NOW + timedelta(seconds=seconds),
     )
     assert found.lost == 1
     assert found.rules == []

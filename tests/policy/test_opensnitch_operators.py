@@ -14,7 +14,7 @@ def carry(
 ) -> tuple[list[Any], dict[str, Any], list[str]]:
     lists: dict[str, Any] = {}
     remarks: list[str] = []
-    files = {"a.txt": b"# no\nABCD  x\n", ".b.txt": b"no\n", "none": b"no\n"}
+    files = {"a.txt": b"# no\n" + b"AB" * 16 + b"  x\nABCD\n", ".b.txt": b"no\n", "none": b"no\n"}
     found = conditions(Operator(kind, operand, data, sensitive), lambda _path: files, lists, remarks)
     return found, lists, remarks
 
@@ -55,5 +55,8 @@ def test_lists() -> None:
     found, lists, _ = carry("lists", "lists.domains", "/etc/ads/")
     assert (found, lists) == ([{"list": "ads"}], {"ads": {"path": "/etc/ads/*.*", "format": "hosts"}})
     found, lists, remarks = carry("lists", "lists.hash.md5", "/etc/hashes")
-    assert (found, lists) == ([{"md5": ["abcd", ""]}], {})
-    assert remarks == ["1 lines of /etc/hashes copied: changes there are not followed"]
+    assert (found, lists) == ([{"md5": ["ab" * 16, ""]}], {})
+    assert remarks == [
+        "1 lines of /etc/hashes copied: changes there are not followed",
+        "1 lines there are no checksums",
+    ]

@@ -24,9 +24,7 @@ _MAX_DEPTH = 8
 Rule = dict[str, Any]
 
 
-def import_opensnitch(
-    files: Mapping[str, bytes], read: Files, until: Callable[[int], object] = lambda seconds: seconds
-) -> Imported:
+def import_opensnitch(files: Mapping[str, bytes], read: Files, until: Callable[[int], object]) -> Imported:
     """The policy of a directory of rules: file name to content.
 
     ``read`` gives the files of a directory that a rule names, ``until`` the moment so many seconds from now.
@@ -63,10 +61,11 @@ def _load(data: bytes) -> Rule:
 
 def _carry(found: Imported, where: str, rule: Rule, read: Files, until: Callable[[int], object]) -> None:
     wanted: list[Conditions] = []
-    lists: dict[str, dict[str, Any]] = {}
+    lists = dict(found.lists)  # so that folders of one name get different names
     remarks: list[str] = []
     for operator in _operators(rule.get("operator"), 0):
         wanted += conditions(operator, read, lists, remarks)
+    used = {one["list"]: lists[one["list"]] for one in wanted if "list" in one}
     name = found.name(rule["name"])
     words: Rule = {"name": name, "direction": "out"}
     also: list[Conditions] = []
@@ -88,8 +87,7 @@ def _carry(found: Imported, where: str, rule: Rule, read: Files, until: Callable
         words["enabled"] = False
     if rule.get("nolog"):
         words["log"] = False
-    found.rules.append(words)
-    found.lists |= lists
+    found.add([words], used)
     if isinstance(rule.get("description"), str) and rule["description"].strip():
         found.comments[name] = rule["description"]
     ends = (

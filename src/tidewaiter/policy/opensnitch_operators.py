@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -70,6 +71,7 @@ _LISTS = {
     "lists.ips": ("networks", "remote"),
     "lists.nets": ("networks", "remote"),
 }
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _ENVIRONMENT = "process.env."
 _MOST = 5000
 
@@ -234,10 +236,18 @@ def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remar
     ]
     if not lines:
         raise CannotCarryError(f"the folder {one.data!r} has no lines to carry over")
-    remarks.append(f"{len(lines)} lines of {one.data} copied: changes there are not followed")
     if one.operand == "lists.hash.md5":
-        return {"md5": [*(line.split()[0].lower() for line in lines), ""]}
-    return {"asked_host": [_expression(line, sensitive=one.sensitive) for line in lines]}
+        words = [word for word in (line.split()[0].lower() for line in lines) if _MD5.fullmatch(word)]
+        if not words:
+            raise CannotCarryError(f"the folder {one.data!r} has no MD5 checksums")
+        made: Conditions = {"md5": [*words, ""]}
+    else:
+        words = [_expression(line, sensitive=one.sensitive) for line in lines]
+        made = {"asked_host": words}
+    remarks.append(f"{len(words)} lines of {one.data} copied: changes there are not followed")
+    if len(words) < len(lines):
+        remarks.append(f"{len(lines) - len(words)} lines there are no checksums")
+    return made
 
 
 def _name(path: str, lists: Mapping[str, dict[str, Any]], kind: str) -> str:
