@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tidewaiter.policy.imported import CannotCarryError
 from tidewaiter.policy.opensnitch_operators import Operator, conditions
 
 
@@ -33,6 +34,9 @@ def carry(
         ("regexp", "dest.host", ".*", {"asked_host": ["re:(?i).*", ""]}),
         ("regexp", "protocol", "^udp", {"protocol": ["udp4", "udp6", "udplite4", "udplite6"]}),
         ("regexp", "process.env.X", "^y", {"environment": "re:^X=(?is:y)"}),
+        ("regexp", "process.env.X", "a|b[^c]", {"environment": "re:^X=(?s:.*)(?is:a|b[^c])"}),
+        ("regexp", "process.env.X", r"^(a|b)\^", {"environment": r"re:^X=(?is:(a|b)\^)"}),
+        ("regexp", "process.env.X", r"^[]|^]\|", {"environment": r"re:^X=(?is:[]|^]\|)"}),
         ("network", "dest.network", "10.0.0.7/8", {"remote": "10.0.0.0/8"}),
         ("network", "source.network", "MULTICAST", {"local": ["224.0.0.0/4", "ff00::/8"]}),
         ("range", "dest.port", "10-99999", {"port": "10-65535"}),
@@ -60,3 +64,14 @@ def test_lists() -> None:
         "1 lines of /etc/hashes copied: changes there are not followed",
         "1 lines there are no checksums",
     ]
+
+
+@pytest.mark.parametrize("expression", ["^tr_|klingon", "a|^b", "^a|^b", "^(^a|b)", r"\Aa", "(?i)^a"])
+def test_a_beginning_that_is_not_that_of_all_is_not_carried_over(expression: str) -> None:
+    with pytest.raises(CannotCarryError, match="its expression on a variable has a"):
+        carry("regexp", "process.env.LANG", expression)
+
+
+def test_an_expression_that_fits_an_unset_variable_is_not_carried_over() -> None:
+    with pytest.raises(CannotCarryError, match="a variable that is not there"):
+        carry("regexp", "process.env.LANG", "^a*")

@@ -74,6 +74,9 @@ _LISTS = {
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENVIRONMENT = "process.env."
 _MOST = 5000
+_OPAQUE = re.compile(r"\\Q.*?(?:\\E|$)|\\[^A]|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]", re.DOTALL)
+"""The parts of an expression in which ``^``, ``|`` and parentheses are no operators: escapes and classes."""
+_GROUP = re.compile(r"\([^()]*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +159,9 @@ def _regexp(one: Operator) -> Conditions:
     expression = one.data if one.sensitive else f"(?i){one.data}"
     _checked(expression)
     if one.operand.startswith(_ENVIRONMENT):
-        if not one.data.startswith("^"):
-            raise CannotCarryError("an expression on a variable can be carried over only if it begins with ^")
-        name, flags = escape(one.operand.removeprefix(_ENVIRONMENT)), "" if one.sensitive else "i"
-        return {
-            "environment": REGEX
-            + _checked(f"^{name}=(?{flags}s:{one.data[1:]})" if flags else f"^{name}=(?s:{one.data[1:]})")
-        }
+        if found(expression, ""):
+            raise CannotCarryError("its expression fits a variable that is not there too")
+        return {"environment": _variable(one)}
     if one.operand == "protocol":
         words = [word for name, word in _PROTOCOLS.items() if found(expression, name)]
         if not words:
@@ -180,6 +179,22 @@ def _regexp(one: Operator) -> Conditions:
     if found(expression, "") and one.operand not in _ADDRESSES:
         words.append("")  # there, what is not known is an empty text
     return {dimension: words if len(words) > 1 else words[0]}
+
+
+def _variable(one: Operator) -> str:
+    """An expression for ``NAME=VALUE``, from the one for the value: its ``^`` would be the beginning of NAME."""
+    top = plain = _OPAQUE.sub("", one.data)
+    while (less := _GROUP.sub("", top)) != top:
+        top = less
+    before, value = "(?s:.*)", one.data
+    if "^" in plain or r"\A" in plain:
+        if not value.startswith("^") or plain.count("^") > 1 or r"\A" in plain or "|" in top:
+            raise CannotCarryError(
+                "its expression on a variable has a ^ that is not at the beginning of all of it"
+            )
+        before, value = "", value[1:]
+    name, flags = escape(one.operand.removeprefix(_ENVIRONMENT)), "s" if one.sensitive else "is"
+    return REGEX + _checked(f"^{name}={before}(?{flags}:{value})")
 
 
 def _network(one: Operator) -> Conditions:
