@@ -120,7 +120,7 @@ def conditions(
 
 def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind of operand
     if one.operand.startswith(_ENVIRONMENT):
-        return {"environment": _same(f"{one.operand.removeprefix(_ENVIRONMENT)}=", one)}
+        return _variable_is(one)
     if one.operand == "protocol":
         word = _PROTOCOLS.get(one.data.lower())
         if word is None:
@@ -141,12 +141,22 @@ def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind o
         except (KeyError, ValueError):
             raise CannotCarryError(f"this host has no user {one.data!r}") from None
         return {dimension: one.data}
+    if not one.data and dimension != "ancestors":
+        return {dimension: ""}  # there, what is not known is an empty text
     if one.operand == "dest.host":
-        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)] if one.data else ""}
+        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)]}
     plain = one.data.startswith("/") and not one.data.endswith("/") and not set(one.data) & set("*?")
     if one.sensitive and plain and one.data.isprintable() and dimension in {"program", "ancestors"}:
         return {dimension: one.data}
     return {dimension: _same("", one)}
+
+
+def _variable_is(one: Operator) -> Conditions:
+    name = one.operand.removeprefix(_ENVIRONMENT)
+    if one.data:
+        return {"environment": _same(f"{name}=", one)}
+    filled = REGEX + _checked(f"(?s)^{escape(name)}=.")
+    return {"not": {"environment": filled}}  # there, a variable that is not there is an empty text
 
 
 def _same(before: str, one: Operator) -> str:
@@ -176,8 +186,10 @@ def _regexp(one: Operator) -> Conditions:
     if one.operand in _HASHES or one.operand == "user.name":
         raise CannotCarryError(f"an expression on {one.operand} has no counterpart")
     words = [REGEX + expression]
-    if found(expression, "") and one.operand not in _ADDRESSES:
-        words.append("")  # there, what is not known is an empty text
+    if found(expression, "") and one.operand not in _ADDRESSES and dimension != "ancestors":
+        words.append(
+            ""
+        )  # there, what is not known is an empty text, and without ancestors there is none to fit
     return {dimension: words if len(words) > 1 else words[0]}
 
 
