@@ -118,12 +118,13 @@ def rules(lists: Path) -> list[dict[str, Any]]:
 
 
 LISTS = {
-    "domains/a.txt": "# x\n0.0.0.0 bad.example.com\n127.0.0.1 worse.example.com\n127.0.0.1 localhost\n",
+    "domains/a.txt": "# x\n0.0.0.0 bad.example.com\n127.0.0.1 worse.example.com\n127.0.0.1 localhost\n"
+    "plain.example.com\n0.0.0.0 *.wild.example\n0.0.0.0 .dot.example\n",
     "domains/.hidden.txt": "0.0.0.0 hidden.example.com\n",
     "domains/nodot": "0.0.0.0 nodot.example.com\n",
     "regexps/a.txt": "^banner[0-9]\\.\n\\.doubleclick\\.\n",
     "ips/a.txt": "203.0.113.77\n2001:db8::bad\n",
-    "nets/a.txt": "100.100.0.0/16\n2001:db8:bad::/48\n",
+    "nets/a.txt": "not a network\n100.100.3.4/16\n2001:db8:bad::/48\n",
     "hashes/a.txt": f"# name\n{MD5}\n" + "ff" * 16 + "\n",
 }
 ALIASES = {
@@ -207,13 +208,16 @@ class TheirWay:
             case "lists.hash.md5":
                 return one["md5"] in ["", *lines]
             case "lists.domains":
-                return host != "" and host in {line.split()[1] for line in lines} - {"localhost"}
+                listed = {line.split()[1] for line in lines if line.startswith(("0.0.0.0 ", "127.0.0.1 "))}
+                below = [one.lstrip("*") for one in listed if one.startswith(("*.", "."))]
+                return host in listed - {"localhost"} or host.endswith(tuple(below))
             case "lists.domains_regexp":
                 return host != "" and any(re.search(line, host, re.IGNORECASE) for line in lines)
             case "lists.ips":
                 return address in lines
             case "lists.nets":
-                return any(ipaddress.ip_address(address) in network(line) for line in lines)
+                those = [ipaddress.ip_network(line, strict=False) for line in lines if "/" in line]
+                return any(ipaddress.ip_address(address) in one for one in those)
         raise AssertionError(operand)
 
     def value(self, operand: str, one: dict[str, Any]) -> str:
@@ -267,7 +271,8 @@ SEVERAL: dict[str, list[Any]] = {
                "172.16.3.4", "::1", "2001:db8::5", "2001:db8::bad", "2001:db8:bad::1", "ff02::fb", "fd00::1",
                "2606:4700::1", "2606:4700::2", "2606:4700::3"],
     "name": ["ads.example.com", "track7.example.com", "track.example.com", "bad.example.com", "hidden.example.com",
-             "nodot.example.com", "banner3.example.net", "x.doubleclick.net", "www.kernel.org", "localhost"],
+             "nodot.example.com", "plain.example.com", "a.wild.example", "wild.example", "b.dot.example", "dot.example",
+             "banner3.example.net", "x.doubleclick.net", "www.kernel.org", "localhost"],
 }  # fmt: skip
 """What a connection has instead of what decides nothing."""
 TOGETHER: list[dict[str, Any]] = [

@@ -62,7 +62,10 @@ def test_an_exact_path_stays_one_where_capitals_count() -> None:
 
 def test_lists() -> None:
     found, lists, _ = carry("lists", "lists.domains", "/etc/ads/")
-    assert (found, lists) == ([{"list": "ads"}], {"ads": {"path": "/etc/ads/*.*", "format": "hosts"}})
+    assert (found, lists) == (
+        [{"list": "ads"}],
+        {"ads": {"path": "/etc/ads/*.*", "format": "opensnitch-domains"}},
+    )
     found, lists, remarks = carry("lists", "lists.hash.md5", "/etc/hashes")
     assert (found, lists) == ([{"md5": ["ab" * 16, ""]}], {})
     assert remarks == [

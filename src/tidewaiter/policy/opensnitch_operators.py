@@ -67,9 +67,9 @@ _NUMBERS = frozenset(("user.id", "process.id"))
 _HASHES = frozenset(("process.hash.md5", "process.hash.sha1"))
 _ADDRESSES = frozenset(("source.ip", "dest.ip", "source.network", "dest.network"))
 _LISTS = {
-    "lists.domains": ("hosts", "asked_host"),
-    "lists.ips": ("networks", "remote"),
-    "lists.nets": ("networks", "remote"),
+    "lists.domains": "opensnitch-domains",
+    "lists.ips": "opensnitch-networks",
+    "lists.nets": "opensnitch-networks",
 }
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENVIRONMENT = "process.env."
@@ -244,7 +244,7 @@ def _range(one: Operator) -> Conditions:
 
 def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remarks: list[str]) -> Conditions:
     if one.operand in _LISTS:
-        kind, _ = _LISTS[one.operand]
+        kind = _LISTS[one.operand]
         name = _name(one.data, lists, kind)
         lists[name] = {"path": f"{one.data.rstrip('/')}/*.*", "format": kind}
         return {"list": name}
