@@ -81,6 +81,7 @@ def rules(lists: Path) -> list[dict[str, Any]]:
         ("045-allow-net6", "allow", op("dest.network", "2001:db8::/32", "network"), {}),
         ("046-allow-source-net", "allow", op("source.network", "10.9.0.0/16", "network"), {}),
         ("047-allow-uids", "allow", op("user.id", "2000-2010", "range"), {}),
+        ("047-allow-many-uids", "allow", op("user.id", "3001-60000", "range"), {}),
         ("048-allow-ip-regexp", "allow", op("dest.ip", r"^203\.0\.113\.[0-9]$", "regexp"), {}),
         ("049-allow-tcp", "allow", both(op("protocol", "^tcp", "regexp"), op("dest.host", r"\.org$", "regexp")), {}),
         ("050-allow-command", "allow", op("process.command", "/usr/bin/python3 /srv/Job.py"), {}),
@@ -257,7 +258,7 @@ SEVERAL: dict[str, list[Any]] = {
     "environment": [{"VPN": "No", "LANG": "C"}, {"LANG": "TR_tr"}, {"LANG": "xx_Klingon"}, {"VPN": "yes"},
                     {"LANG": "", "VPN": "yes"}],
     "pid": [4711, 47],
-    "user": [0, 1001, 2000, 2005, 2011, 3000],
+    "user": [0, 1001, 2000, 2005, 2011, 3000, 3001, 60000, 60001],
     "protocol": ["udp", "udp", "icmp", "sctp", "udplite"],
     "source": [1, 512, 1023, 1024, 2905],
     "port": [25, 22, 53, 81, 82, 83, 84, 85, 86, 443, 5353, 6880, 6881, 6889, 6890, 8443, 9443],
@@ -399,6 +400,30 @@ def test_what_a_rule_has_besides() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        ("1.5h", 5400),
+        ("1.1h", 3960),
+        ("500ms", 1),
+        ("90s", 90),
+        ("1m1h", 3660),
+        (".5m", 30),
+        ("1h0.1s", 3601),
+        ("2µs", 1),
+    ],
+)
+def test_durations_are_those_of_go_in_whole_seconds(duration: str, seconds: int) -> None:
+    found = carried([{"name": "x", "action": "allow", "operator": op("true", ""), "duration": duration}])
+    assert found.rules[0]["until"] == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("written", ["2026-01-01T00:00:00.123456789+01:00", "0001-01-01T00:00:00Z"])
+def test_a_time_of_creation(written: str) -> None:
+    rule = {"name": "x", "action": "allow", "operator": op("true", ""), "created": written, "updated": None}
+    assert carried([rule]).lost == 0
+
+
 def test_folders_of_one_name_are_different_lists() -> None:
     theirs = [
         {"name": name, "action": "deny", "operator": op("lists.domains", f"/{name}/ads", "lists")}
@@ -444,6 +469,13 @@ def test_folders_of_one_name_are_different_lists() -> None:
             "its duration is once, and that connection is over",
         ),
         ({"operator": op("true", ""), "duration": "soon"}, "its duration is 'soon'"),
+        ({"operator": op("true", ""), "duration": "-5m"}, "its duration is '-5m'"),
+        ({"operator": op("true", ""), "duration": "0s"}, "its duration is '0s'"),
+        ({"operator": op("true", ""), "duration": "9999999h"}, "its duration is '9999999h'"),
+        ({"operator": op("true", ""), "created": "xx"}, "its created is 'xx', not a time like 2026"),
+        ({"operator": op("true", ""), "updated": ""}, "its updated is '', not a time"),
+        ({"operator": op("true", ""), "created": "2026-13-01T00:00:00Z"}, "its created is '2026-13-01T"),
+        ({"operator": op("user.id", "1000-9999999999", "range")}, "'1000-9999999999' is beyond"),
     ],
 )
 def test_what_cannot_be_carried_over_is_said(rule: Any, why: str) -> None:

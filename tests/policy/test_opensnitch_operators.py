@@ -8,6 +8,7 @@ import pytest
 
 from tidewaiter.policy.imported import CannotCarryError
 from tidewaiter.policy.opensnitch_operators import Operator, conditions
+from tidewaiter.policy.patterns import regex
 
 
 def carry(
@@ -54,6 +55,17 @@ def test_words(kind: str, operand: str, data: str, words: dict[str, Any]) -> Non
     assert {key: str(value) for key, value in found.items()} == {
         key: str(value) for key, value in words.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [(1000, 60000), (0, 70000), (7, 10003), (999, 99999), (12345, 23456), (1, 2**32 - 1)]
+)
+def test_a_long_range_is_an_expression(first: int, last: int) -> None:
+    words = carry("range", "user.id", f"{first}-{last}")[0][0]["user"]
+    ends = [first - 1, first, first + 1, (first + last) // 2, last - 1, last, last + 1]
+    near = range(max(0, first - 2000), min(last, first + 70000) + 2000)
+    for number in [*ends, *near]:
+        assert regex(words).matches(str(number)) == (first <= number <= last), number
 
 
 def test_an_exact_path_stays_one_where_capitals_count() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -237,9 +237,24 @@ def _range(one: Operator) -> Conditions:
         return {_DIRECT[one.operand]: f"{first}-{min(last, 65535)}"}
     if one.operand not in _NUMBERS:
         raise CannotCarryError(f"{one.operand} is no number")
-    if last - first >= _MOST:
-        raise CannotCarryError(f"the range {one.data} has more than {_MOST} numbers")
-    return {_DIRECT[one.operand]: list(range(first, last + 1))}
+    if last - first < _MOST:
+        return {_DIRECT[one.operand]: list(range(first, last + 1))}
+    if last >= 2**32:
+        raise CannotCarryError(f"{one.data!r} is beyond the last number")
+    return {_DIRECT[one.operand]: REGEX + _checked(f"^(?:{'|'.join(_numbers(first, last))})$")}
+
+
+def _numbers(first: int, last: int) -> Iterator[str]:
+    """Expressions for the numbers from one to another: each for those that begin alike and have any digits then."""
+    while first <= last:
+        digits = 0
+        while first % 10 ** (digits + 1) == 0 and first + 10 ** (digits + 1) - 1 <= last and first:
+            digits += 1
+        step = 10**digits
+        head, low = divmod(first // step, 10)
+        high = min(9, low + (last + 1 - first) // step - 1)
+        yield f"{head or ''}[{low}-{high}]" + "[0-9]" * digits
+        first += (high - low + 1) * step
 
 
 def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remarks: list[str]) -> Conditions:
