@@ -64,10 +64,18 @@ def test_the_native_module_reads_what_the_parser_reads(
     assert found.counts.bad == bad
 
 
-@pytest.mark.parametrize("name", ["hosts", "domains", "zones", "adblock", "dnsmasq", "rpz"])
+@pytest.mark.parametrize(
+    "name", ["hosts", "domains", "zones", "adblock", "dnsmasq", "rpz", "opensnitch-domains"]
+)
 @given(st.lists(names.filter(lambda name: "." in name), min_size=1))
 def test_names_of_each_format_are_found(name: str, many: list[str]) -> None:
-    frames = {"hosts": "0.0.0.0 {}", "adblock": "||{}^", "dnsmasq": "address=/{}/", "rpz": "{} CNAME ."}
+    frames = {
+        "hosts": "0.0.0.0 {}",
+        "opensnitch-domains": "127.0.0.1 {}",
+        "adblock": "||{}^",
+        "dnsmasq": "address=/{}/",
+        "rpz": "{} CNAME .",
+    }
     found = read("\n".join(frames.get(name, "{}").format(one.upper()) for one in many), name)
     assert all(map(found.contains_name, many))
     assert found.counts.entries == found.counts.lines == len(many)

@@ -81,13 +81,15 @@ def rules(lists: Path) -> list[dict[str, Any]]:
         ("045-allow-net6", "allow", op("dest.network", "2001:db8::/32", "network"), {}),
         ("046-allow-source-net", "allow", op("source.network", "10.9.0.0/16", "network"), {}),
         ("047-allow-uids", "allow", op("user.id", "2000-2010", "range"), {}),
+        ("047-allow-many-uids", "allow", op("user.id", "3001-60000", "range"), {}),
         ("048-allow-ip-regexp", "allow", op("dest.ip", r"^203\.0\.113\.[0-9]$", "regexp"), {}),
         ("049-allow-tcp", "allow", both(op("protocol", "^tcp", "regexp"), op("dest.host", r"\.org$", "regexp")), {}),
         ("050-allow-command", "allow", op("process.command", "/usr/bin/python3 /srv/Job.py"), {}),
         ("051-allow-iface", "allow", op("iface.out", "wlan0"), {}),
         ("052-allow-until", "allow", op("dest.port", "8443"), {"duration": "until restart"}),
         ("053-allow-for-a-while", "allow", op("dest.port", "9443"), {"duration": "1h30m"}),
-        ("054-deny-env-regexp", "deny", op("process.env.LANG", "^tr_", "regexp"), {}),
+        ("054-deny-env-regexp", "deny", op("process.env.LANG", "^(tr|az)_", "regexp"), {}),
+        ("054-deny-env-within", "deny", op("process.env.LANG", "klingon|vulcan", "regexp"), {}),
         ("055-reject-icmp", "reject", op("protocol", "icmp"), {}),
         ("056-off", "deny", op("true", "true"), {"enabled": False}),
         ("060-deny-md5", "deny", both(op("process.hash.md5", MD5), op("dest.port", "81")), {}),
@@ -95,6 +97,13 @@ def rules(lists: Path) -> list[dict[str, Any]]:
         ("062-deny-hashes", "deny",
          both(op("lists.hash.md5", str(lists / "hashes"), "lists"), op("dest.port", "83")), {}),
         ("063-reject-all-of-one", "reject", both(op("true", ""), op("user.id", "3000")), {}),
+        ("063-reject-unset", "reject", both(op("process.env.LANG", ""), op("dest.port", "84")), {}),
+        ("063-reject-unset-both", "reject",
+         both(op("process.env.LANG", ""), op("process.env.VPN", ""), op("dest.port", "85")), {}),
+        ("063-reject-no-command", "reject", op("process.command", ""), {}),
+        ("063-reject-no-interface", "reject", op("iface.out", ""), {}),
+        ("063-reject-no-path", "reject", op("process.path", ""), {}),
+        ("063-reject-orphans", "reject", both(op("process.parent.path", ".*", "regexp"), op("dest.port", "86")), {}),
         ("064-deny-in", "deny", op("iface.in", "wlan9"), {}),
         ("065-deny-sctp", "deny", both(op("protocol", "sctp"), op("source.port", "2905")), {}),
         ("066-reject-udplite", "reject", op("protocol", "udplite"), {}),
@@ -110,12 +119,13 @@ def rules(lists: Path) -> list[dict[str, Any]]:
 
 
 LISTS = {
-    "domains/a.txt": "# x\n0.0.0.0 bad.example.com\n127.0.0.1 worse.example.com\n127.0.0.1 localhost\n",
+    "domains/a.txt": "# x\n0.0.0.0 bad.example.com\n127.0.0.1 worse.example.com\n127.0.0.1 localhost\n"
+    "plain.example.com\n0.0.0.0 *.wild.example\n0.0.0.0 .dot.example\n",
     "domains/.hidden.txt": "0.0.0.0 hidden.example.com\n",
     "domains/nodot": "0.0.0.0 nodot.example.com\n",
     "regexps/a.txt": "^banner[0-9]\\.\n\\.doubleclick\\.\n",
     "ips/a.txt": "203.0.113.77\n2001:db8::bad\n",
-    "nets/a.txt": "100.100.0.0/16\n2001:db8:bad::/48\n",
+    "nets/a.txt": "not a network\n100.100.3.4/16\n2001:db8:bad::/48\n",
     "hashes/a.txt": f"# name\n{MD5}\n" + "ff" * 16 + "\n",
 }
 ALIASES = {
@@ -199,13 +209,16 @@ class TheirWay:
             case "lists.hash.md5":
                 return one["md5"] in ["", *lines]
             case "lists.domains":
-                return host != "" and host in {line.split()[1] for line in lines} - {"localhost"}
+                listed = {line.split()[1] for line in lines if line.startswith(("0.0.0.0 ", "127.0.0.1 "))}
+                below = [one.lstrip("*") for one in listed if one.startswith(("*.", "."))]
+                return host in listed - {"localhost"} or host.endswith(tuple(below))
             case "lists.domains_regexp":
                 return host != "" and any(re.search(line, host, re.IGNORECASE) for line in lines)
             case "lists.ips":
                 return address in lines
             case "lists.nets":
-                return any(ipaddress.ip_address(address) in network(line) for line in lines)
+                those = [ipaddress.ip_network(line, strict=False) for line in lines if "/" in line]
+                return any(ipaddress.ip_address(address) in one for one in those)
         raise AssertionError(operand)
 
     def value(self, operand: str, one: dict[str, Any]) -> str:
@@ -239,16 +252,17 @@ class TheirWay:
 
 SEVERAL: dict[str, list[Any]] = {
     "program": ["/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/Wget", "/usr/bin/wget", "/opt/a/beta", "/opt/a/stable",
-                "/opt/a/Stable"],
-    "arguments": [["curl", "--Insecure"], ["/usr/bin/python3", "/srv/job.py"], ["curl", "--insecurely"]],
+                "/opt/a/Stable", ""],
+    "arguments": [["curl", "--Insecure"], ["/usr/bin/python3", "/srv/job.py"], ["curl", "--insecurely"], []],
     "ancestors": [["/usr/sbin/cron", "/sbin/init"], ["/bin/sh", "/usr/lib/firefox/firefox"], ["/usr/sbin/CRON"]],
-    "environment": [{"VPN": "No", "LANG": "C"}, {"LANG": "TR_tr"}, {"VPN": "yes"}],
+    "environment": [{"VPN": "No", "LANG": "C"}, {"LANG": "TR_tr"}, {"LANG": "xx_Klingon"}, {"VPN": "yes"},
+                    {"LANG": "", "VPN": "yes"}],
     "pid": [4711, 47],
-    "user": [0, 1001, 2000, 2005, 2011, 3000],
+    "user": [0, 1001, 2000, 2005, 2011, 3000, 3001, 60000, 60001],
     "protocol": ["udp", "udp", "icmp", "sctp", "udplite"],
     "source": [1, 512, 1023, 1024, 2905],
-    "port": [25, 22, 53, 81, 82, 83, 443, 5353, 6880, 6881, 6889, 6890, 8443, 9443],
-    "interface": ["wlan0", "tun0", "WLAN0", "wlan9"],
+    "port": [25, 22, 53, 81, 82, 83, 84, 85, 86, 443, 5353, 6880, 6881, 6889, 6890, 8443, 9443],
+    "interface": ["wlan0", "tun0", "WLAN0", "wlan9", ""],
     "direction": ["in"],
     "md5": [MD5, "ff" * 16, "00" * 16],
     "sha1": [SHA1, "00" * 20],
@@ -258,7 +272,8 @@ SEVERAL: dict[str, list[Any]] = {
                "172.16.3.4", "::1", "2001:db8::5", "2001:db8::bad", "2001:db8:bad::1", "ff02::fb", "fd00::1",
                "2606:4700::1", "2606:4700::2", "2606:4700::3"],
     "name": ["ads.example.com", "track7.example.com", "track.example.com", "bad.example.com", "hidden.example.com",
-             "nodot.example.com", "banner3.example.net", "x.doubleclick.net", "www.kernel.org", "localhost"],
+             "nodot.example.com", "plain.example.com", "a.wild.example", "wild.example", "b.dot.example", "dot.example",
+             "banner3.example.net", "x.doubleclick.net", "www.kernel.org", "localhost"],
 }  # fmt: skip
 """What a connection has instead of what decides nothing."""
 TOGETHER: list[dict[str, Any]] = [
@@ -324,7 +339,7 @@ def carried(rules: list[dict[str, Any]], until: Callable[[int], object] | None =
     return import_opensnitch(
         {f"{rule['name']}.json": json.dumps(rule).encode() for rule in rules},
         read,
-        until or (lambda seconds: seconds),
+        until or (lambda seconds: NOW + timedelta(seconds=seconds)),
     )
 
 
@@ -381,8 +396,42 @@ def test_what_a_rule_has_besides() -> None:
     assert found.rules == [
         {"name": "x", "direction": "out", "verdict": "block", "enabled": False, "log": False},
         {"name": "z", "direction": "out", "verdict": "accept", "until": "restart"},
-        {"name": "y", "direction": "out", "verdict": "accept", "until": 5400},
+        {"name": "y", "direction": "out", "verdict": "accept", "until": NOW + timedelta(minutes=90)},
     ]
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds"),
+    [
+        ("1.5h", 5400),
+        ("1.1h", 3960),
+        ("500ms", 1),
+        ("90s", 90),
+        ("1m1h", 3660),
+        (".5m", 30),
+        ("1h0.1s", 3601),
+        ("2µs", 1),
+    ],
+)
+def test_durations_are_those_of_go_in_whole_seconds(duration: str, seconds: int) -> None:
+    found = carried([{"name": "x", "action": "allow", "operator": op("true", ""), "duration": duration}])
+    assert found.rules[0]["until"] == NOW + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("written", ["2026-01-01T00:00:00.123456789+01:00", "0001-01-01T00:00:00Z"])
+def test_a_time_of_creation(written: str) -> None:
+    rule = {"name": "x", "action": "allow", "operator": op("true", ""), "created": written, "updated": None}
+    assert carried([rule]).lost == 0
+
+
+def test_folders_of_one_name_are_different_lists() -> None:
+    theirs = [
+        {"name": name, "action": "deny", "operator": op("lists.domains", f"/{name}/ads", "lists")}
+        for name in ("a", "b")
+    ]
+    found = carried(theirs)
+    assert [rule["list"] for rule in found.rules] == ["ads", "ads-2"]
+    assert [one["path"] for one in found.lists.values()] == ["/a/ads/*.*", "/b/ads/*.*"]
 
 
 @pytest.mark.parametrize(
@@ -399,6 +448,15 @@ def test_what_a_rule_has_besides() -> None:
         ({"operator": op("process.path", "x", "complex")}, "there is nothing here like the type 'complex'"),
         ({"operator": op("dest.port", "http")}, "'http' is not a number"),
         ({"operator": op("dest.ip", "here")}, "'here' is no address, network or alias of one"),
+        ({"operator": op("dest.port", "70000")}, "the port 70000 is too large"),
+        ({"operator": op("process.id", "99999999999")}, "99999999999 is not a process id"),
+        ({"operator": op("user.id", "5000000000")}, "5000000000 is not a user id"),
+        ({"operator": op("process.hash.md5", "zz")}, "'zz' is not a checksum"),
+        ({"operator": op("dest.ip", "fe80::1%eth0")}, "'fe80::1%eth0' is not an address"),
+        (
+            {"operator": op("dest.ip", "::ffff:8.8.8.8")},
+            "'::ffff:808:808' is IPv4 written as IPv6; write 8.8.8.8",
+        ),
         ({"operator": op("dest.port", "9-1", "range")}, "'9-1' is no range of numbers"),
         ({"operator": op("protocol", "quic")}, "there is no protocol 'quic'"),
         ({"operator": op("user.name", "no such user")}, "this host has no user 'no such user'"),
@@ -411,12 +469,21 @@ def test_what_a_rule_has_besides() -> None:
             "its duration is once, and that connection is over",
         ),
         ({"operator": op("true", ""), "duration": "soon"}, "its duration is 'soon'"),
+        ({"operator": op("true", ""), "duration": "-5m"}, "its duration is '-5m'"),
+        ({"operator": op("true", ""), "duration": "0s"}, "its duration is '0s'"),
+        ({"operator": op("true", ""), "duration": "9999999h"}, "its duration is '9999999h'"),
+        ({"operator": op("true", ""), "created": "xx"}, "its created is 'xx', not a time like 2026"),
+        ({"operator": op("true", ""), "updated": ""}, "its updated is '', not a time"),
+        ({"operator": op("true", ""), "created": "2026-13-01T00:00:00Z"}, "its created is '2026-13-01T"),
+        ({"operator": op("user.id", "1000-9999999999", "range")}, "'1000-9999999999' is beyond"),
     ],
 )
 def test_what_cannot_be_carried_over_is_said(rule: Any, why: str) -> None:
     data = rule if isinstance(rule, bytes) else json.dumps({"name": "x", "action": "allow"} | rule).encode()
     found = import_opensnitch(
-        {"x.json": data}, lambda path: {file.name: b"" for file in Path(path).iterdir()}
+        {"x.json": data},
+        lambda path: {file.name: b"" for file in Path(path).iterdir()},
+        lambda seconds: NOW + timedelta(seconds=seconds),
     )
     assert found.lost == 1
     assert found.rules == []

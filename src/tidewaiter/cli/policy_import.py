@@ -112,8 +112,8 @@ def _finish(found: Imported, output: str | None) -> None:
         click.echo(printable(note), err=True)
     try:
         Policy.parse(text, output or "imported policy")
-    except PolicyError as error:  # a user that this host does not have, say
-        click.echo(f"{error} (on the host that will use it)", err=True)
+    except PolicyError as error:  # of all rules together: each is good by itself
+        click.echo(str(error), err=True)
         found.lost += 1
     _write(text, output)
     carried = len(found.notes) - found.lost

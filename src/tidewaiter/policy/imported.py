@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tidewaiter.policy.document import Policy
+from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.writing import toml_policy
 
@@ -32,6 +35,19 @@ class Imported:
         while name in taken:
             name, number = f"{wanted} ({number})", number + 1
         return name
+
+    def add(self, rules: list[dict[str, Any]], lists: Mapping[str, dict[str, Any]]) -> None:
+        """Takes the rules that one of theirs becomes, with the lists that they name.
+
+        Raises `CannotCarryError` if a policy could not have them: one of them would make all of it unusable.
+        """
+        words = {"list": lists, "rule": rules}
+        try:
+            Policy.parse(toml_policy(words))
+        except PolicyError as error:
+            raise CannotCarryError(f"{error.problem}; {error.remedy}") from None
+        self.rules += rules
+        self.lists |= lists
 
     def carried(self, where: str, text: str) -> None:
         """Notes what became of a rule."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
+from math import ceil
 from typing import Any
 
 from tidewaiter.policy.imported import CannotCarryError, Imported
@@ -18,15 +20,18 @@ from tidewaiter.policy.opensnitch_operators import Conditions, Files, Operator, 
 from tidewaiter.policy.patterns import BadValueError
 
 _ACTIONS = {"allow": "accept", "deny": "drop", "reject": "block"}
-_DURATION = re.compile(r"(?:([0-9]+)h)?(?:([0-9]+)m)?(?:([0-9]+)s)?")
+_PART = re.compile(r"([0-9]{1,19}\.?[0-9]{0,19}|\.[0-9]{1,19})(h|ms|m|s|us|µs|μs|ns)")
+_SECONDS = {"h": 3600, "m": 60, "s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+_LONGEST = 2**63 / 1e9  # seconds: Go counts nanoseconds in 64 bits
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)
 _MAX_DEPTH = 8
 
 Rule = dict[str, Any]
 
 
-def import_opensnitch(
-    files: Mapping[str, bytes], read: Files, until: Callable[[int], object] = lambda seconds: seconds
-) -> Imported:
+def import_opensnitch(files: Mapping[str, bytes], read: Files, until: Callable[[int], object]) -> Imported:
     """The policy of a directory of rules: file name to content.
 
     ``read`` gives the files of a directory that a rule names, ``until`` the moment so many seconds from now.
@@ -58,15 +63,32 @@ def _load(data: bytes) -> Rule:
         raise CannotCarryError("it is not a rule with a name")
     if rule.get("action") not in _ACTIONS:
         raise CannotCarryError(f"its action is {rule.get('action')!r}, not allow, deny or reject")
+    for key in ("created", "updated"):
+        if rule.get(key) is not None and not _is_time(rule[key]):  # OpenSnitch does not load it either
+            raise CannotCarryError(
+                f"its {key} is {str(rule[key])[:40]!r}, not a time like 2026-01-01T00:00:00Z"
+            )
     return rule
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a time as RFC 3339 section 5.6 writes it."""
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        return False
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _carry(found: Imported, where: str, rule: Rule, read: Files, until: Callable[[int], object]) -> None:
     wanted: list[Conditions] = []
-    lists: dict[str, dict[str, Any]] = {}
+    lists = dict(found.lists)  # so that folders of one name get different names
     remarks: list[str] = []
     for operator in _operators(rule.get("operator"), 0):
         wanted += conditions(operator, read, lists, remarks)
+    used = {one["list"]: lists[one["list"]] for one in wanted if "list" in one}
     name = found.name(rule["name"])
     words: Rule = {"name": name, "direction": "out"}
     also: list[Conditions] = []
@@ -88,8 +110,7 @@ def _carry(found: Imported, where: str, rule: Rule, read: Files, until: Callable
         words["enabled"] = False
     if rule.get("nolog"):
         words["log"] = False
-    found.rules.append(words)
-    found.lists |= lists
+    found.add([words], used)
     if isinstance(rule.get("description"), str) and rule["description"].strip():
         found.comments[name] = rule["description"]
     ends = (
@@ -106,11 +127,13 @@ def _life(duration: object, until: Callable[[int], object]) -> object | None:
         return "restart"
     if duration == "once":
         raise CannotCarryError("its duration is once, and that connection is over")
-    match = _DURATION.fullmatch(duration) if isinstance(duration, str) else None
-    if match is None:
+    if not isinstance(duration, str) or _PART.sub("", duration):
         raise CannotCarryError(f"its duration is {duration!r}")
-    hours, minutes, seconds = (int(number or 0) for number in match.groups())
-    return until(hours * 3600 + minutes * 60 + seconds)
+    parts = _PART.findall(duration)
+    seconds = ceil(round(sum(float(number) * _SECONDS.get(unit, 1e-6) for number, unit in parts), 9))
+    if not 0 < seconds < _LONGEST:
+        raise CannotCarryError(f"its duration is {duration!r}")
+    return until(seconds)
 
 
 def _operators(operator: object, depth: int) -> list[Operator]:

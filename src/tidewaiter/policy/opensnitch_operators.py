@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -66,12 +67,16 @@ _NUMBERS = frozenset(("user.id", "process.id"))
 _HASHES = frozenset(("process.hash.md5", "process.hash.sha1"))
 _ADDRESSES = frozenset(("source.ip", "dest.ip", "source.network", "dest.network"))
 _LISTS = {
-    "lists.domains": ("hosts", "asked_host"),
-    "lists.ips": ("networks", "remote"),
-    "lists.nets": ("networks", "remote"),
+    "lists.domains": "opensnitch-domains",
+    "lists.ips": "opensnitch-networks",
+    "lists.nets": "opensnitch-networks",
 }
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _ENVIRONMENT = "process.env."
 _MOST = 5000
+_OPAQUE = re.compile(r"\\Q.*?(?:\\E|$)|\\[^A]|\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]", re.DOTALL)
+"""The parts of an expression in which ``^``, ``|`` and parentheses are no operators: escapes and classes."""
+_GROUP = re.compile(r"\([^()]*\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +120,7 @@ def conditions(
 
 def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind of operand
     if one.operand.startswith(_ENVIRONMENT):
-        return {"environment": _same(f"{one.operand.removeprefix(_ENVIRONMENT)}=", one)}
+        return _variable_is(one)
     if one.operand == "protocol":
         word = _PROTOCOLS.get(one.data.lower())
         if word is None:
@@ -136,12 +141,22 @@ def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind o
         except (KeyError, ValueError):
             raise CannotCarryError(f"this host has no user {one.data!r}") from None
         return {dimension: one.data}
+    if not one.data and dimension != "ancestors":
+        return {dimension: ""}  # there, what is not known is an empty text
     if one.operand == "dest.host":
-        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)] if one.data else ""}
+        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)]}
     plain = one.data.startswith("/") and not one.data.endswith("/") and not set(one.data) & set("*?")
     if one.sensitive and plain and one.data.isprintable() and dimension in {"program", "ancestors"}:
         return {dimension: one.data}
     return {dimension: _same("", one)}
+
+
+def _variable_is(one: Operator) -> Conditions:
+    name = one.operand.removeprefix(_ENVIRONMENT)
+    if one.data:
+        return {"environment": _same(f"{name}=", one)}
+    filled = REGEX + _checked(f"(?s)^{escape(name)}=.")
+    return {"not": {"environment": filled}}  # there, a variable that is not there is an empty text
 
 
 def _same(before: str, one: Operator) -> str:
@@ -154,13 +169,9 @@ def _regexp(one: Operator) -> Conditions:
     expression = one.data if one.sensitive else f"(?i){one.data}"
     _checked(expression)
     if one.operand.startswith(_ENVIRONMENT):
-        if not one.data.startswith("^"):
-            raise CannotCarryError("an expression on a variable can be carried over only if it begins with ^")
-        name, flags = escape(one.operand.removeprefix(_ENVIRONMENT)), "" if one.sensitive else "i"
-        return {
-            "environment": REGEX
-            + _checked(f"^{name}=(?{flags}s:{one.data[1:]})" if flags else f"^{name}=(?s:{one.data[1:]})")
-        }
+        if found(expression, ""):
+            raise CannotCarryError("its expression fits a variable that is not there too")
+        return {"environment": _variable(one)}
     if one.operand == "protocol":
         words = [word for name, word in _PROTOCOLS.items() if found(expression, name)]
         if not words:
@@ -175,9 +186,27 @@ def _regexp(one: Operator) -> Conditions:
     if one.operand in _HASHES or one.operand == "user.name":
         raise CannotCarryError(f"an expression on {one.operand} has no counterpart")
     words = [REGEX + expression]
-    if found(expression, "") and one.operand not in _ADDRESSES:
-        words.append("")  # there, what is not known is an empty text
+    if found(expression, "") and one.operand not in _ADDRESSES and dimension != "ancestors":
+        words.append(
+            ""
+        )  # there, what is not known is an empty text, and without ancestors there is none to fit
     return {dimension: words if len(words) > 1 else words[0]}
+
+
+def _variable(one: Operator) -> str:
+    """An expression for ``NAME=VALUE``, from the one for the value: its ``^`` would be the beginning of NAME."""
+    top = plain = _OPAQUE.sub("", one.data)
+    while (less := _GROUP.sub("", top)) != top:
+        top = less
+    before, value = "(?s:.*)", one.data
+    if "^" in plain or r"\A" in plain:
+        if not value.startswith("^") or plain.count("^") > 1 or r"\A" in plain or "|" in top:
+            raise CannotCarryError(
+                "its expression on a variable has a ^ that is not at the beginning of all of it"
+            )
+        before, value = "", value[1:]
+    name, flags = escape(one.operand.removeprefix(_ENVIRONMENT)), "s" if one.sensitive else "is"
+    return REGEX + _checked(f"^{name}={before}(?{flags}:{value})")
 
 
 def _network(one: Operator) -> Conditions:
@@ -208,14 +237,29 @@ def _range(one: Operator) -> Conditions:
         return {_DIRECT[one.operand]: f"{first}-{min(last, 65535)}"}
     if one.operand not in _NUMBERS:
         raise CannotCarryError(f"{one.operand} is no number")
-    if last - first >= _MOST:
-        raise CannotCarryError(f"the range {one.data} has more than {_MOST} numbers")
-    return {_DIRECT[one.operand]: list(range(first, last + 1))}
+    if last - first < _MOST:
+        return {_DIRECT[one.operand]: list(range(first, last + 1))}
+    if last >= 2**32:
+        raise CannotCarryError(f"{one.data!r} is beyond the last number")
+    return {_DIRECT[one.operand]: REGEX + _checked(f"^(?:{'|'.join(_numbers(first, last))})$")}
+
+
+def _numbers(first: int, last: int) -> Iterator[str]:
+    """Expressions for the numbers from one to another: each for those that begin alike and have any digits then."""
+    while first <= last:
+        digits = 0
+        while first % 10 ** (digits + 1) == 0 and first + 10 ** (digits + 1) - 1 <= last and first:
+            digits += 1
+        step = 10**digits
+        head, low = divmod(first // step, 10)
+        high = min(9, low + (last + 1 - first) // step - 1)
+        yield f"{head or ''}[{low}-{high}]" + "[0-9]" * digits
+        first += (high - low + 1) * step
 
 
 def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remarks: list[str]) -> Conditions:
     if one.operand in _LISTS:
-        kind, _ = _LISTS[one.operand]
+        kind = _LISTS[one.operand]
         name = _name(one.data, lists, kind)
         lists[name] = {"path": f"{one.data.rstrip('/')}/*.*", "format": kind}
         return {"list": name}
@@ -234,10 +278,18 @@ def _of_list(one: Operator, read: Files, lists: dict[str, dict[str, Any]], remar
     ]
     if not lines:
         raise CannotCarryError(f"the folder {one.data!r} has no lines to carry over")
-    remarks.append(f"{len(lines)} lines of {one.data} copied: changes there are not followed")
     if one.operand == "lists.hash.md5":
-        return {"md5": [*(line.split()[0].lower() for line in lines), ""]}
-    return {"asked_host": [_expression(line, sensitive=one.sensitive) for line in lines]}
+        words = [word for word in (line.split()[0].lower() for line in lines) if _MD5.fullmatch(word)]
+        if not words:
+            raise CannotCarryError(f"the folder {one.data!r} has no MD5 checksums")
+        made: Conditions = {"md5": [*words, ""]}
+    else:
+        words = [_expression(line, sensitive=one.sensitive) for line in lines]
+        made = {"asked_host": words}
+    remarks.append(f"{len(words)} lines of {one.data} copied: changes there are not followed")
+    if len(words) < len(lines):
+        remarks.append(f"{len(lines) - len(words)} lines there are no checksums")
+    return made
 
 
 def _name(path: str, lists: Mapping[str, dict[str, Any]], kind: str) -> str:

@@ -61,22 +61,20 @@ def _carry(found: Imported, place: str, words: list[str], comment: str, lists: s
     if not 1 <= len(rest) <= 2:
         raise CannotCarryError("it is not ENTITY [PROTOCOL[/PORT]]")
     entity = _entity(rest[0], sign)
-    if "list" in entity:
-        if not lists:
-            raise CannotCarryError("say by --lists in which folder the filter lists are")
-        for name in entity["list"]:
-            found.lists[name] = {"path": f"{lists.rstrip('/')}/{name}.txt"}
+    if "list" in entity and not lists:
+        raise CannotCarryError("say by --lists in which folder the filter lists are")
+    files = {name: {"path": f"{lists.rstrip('/')}/{name}.txt"} for name in entity.get("list", ())}
     service = _service(rest[1]) if len(rest) > 1 else {}
     text = " ".join([sign, *rest])
-    names = []
+    made: list[dict[str, Any]] = []
     missing = next((key for key in _MISSING if key in entity), None)
     if missing:
-        names.append(found.name(f"{text}, nothing known"))
-        found.rules.append({"name": names[0], "direction": direction, missing: "", "verdict": "block"})
-    names.append(found.name(text))
-    found.rules.append(
-        {"name": names[-1], "direction": direction, **entity, **service, "verdict": _VERDICTS[sign]}
-    )
+        name = found.name(f"{text}, nothing known")
+        made.append({"name": name, "direction": direction, missing: "", "verdict": "block"})
+    name = found.name(text)
+    made.append({"name": name, "direction": direction, **entity, **service, "verdict": _VERDICTS[sign]})
+    found.add(made, files)
+    names = [rule["name"] for rule in made]
     if comment:
         found.comments[names[0]] = comment
     found.carried(place, " and ".join(f"rule {name!r}" for name in names))

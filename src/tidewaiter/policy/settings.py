@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from tidewaiter.model.key import Address
 from tidewaiter.policy.scopes import Network
 
-LIST_FORMATS = ("hosts", "domains", "zones", "adblock", "rpz", "dnsmasq", "networks")
+LIST_FORMATS = (
+    "hosts", "domains", "zones", "adblock", "rpz", "dnsmasq", "networks", "opensnitch-domains", "opensnitch-networks",
+)  # fmt: skip
 """The formats of lists, of which `tidewaiter.lists` has the readers."""
 
 BUILT_IN = ("encrypted-dns",)

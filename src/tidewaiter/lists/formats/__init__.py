@@ -13,11 +13,12 @@ from tidewaiter.lists.formats.dnsmasq import DNSMASQ
 from tidewaiter.lists.formats.format import Format, Parser, is_comment
 from tidewaiter.lists.formats.hosts import HOSTS
 from tidewaiter.lists.formats.networks import NETWORKS
+from tidewaiter.lists.formats.opensnitch import OPENSNITCH_DOMAINS, OPENSNITCH_NETWORKS
 from tidewaiter.lists.formats.plain import DOMAINS, ZONES
 from tidewaiter.lists.formats.rpz import RPZ
 
 # In the order in which they are tried where the text must tell: what has more syntax of its own goes first.
-_ALL = (RPZ, DNSMASQ, ADBLOCK, HOSTS, NETWORKS, DOMAINS, ZONES)
+_ALL = (RPZ, DNSMASQ, ADBLOCK, HOSTS, NETWORKS, DOMAINS, ZONES, OPENSNITCH_DOMAINS, OPENSNITCH_NETWORKS)
 
 FORMATS: dict[str, Format] = {one.name: one for one in _ALL}
 """The formats by the names that the policy file has for them."""
@@ -29,7 +30,8 @@ _LINES = 500
 def detect(sample: str) -> Format | None:
     """The format of which the most lines of a text make sense; None where none has more that do than do not.
 
-    ``zones`` is never found, since its lines look like those of ``domains`` and list more.
+    ``zones`` is never found, since its lines look like those of ``domains`` and list more, nor are OpenSnitch's, in
+    which every line makes sense.
     """
     lines = sample.splitlines()
     scores = [(_score(one, lines), one) for one in _GUESSED]
