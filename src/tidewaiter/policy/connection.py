@@ -14,10 +14,11 @@ from typing import Any
 
 from tidewaiter.model.key import Address, Direction, parse_endpoint
 from tidewaiter.model.process import Process
-from tidewaiter.policy.details import Told, app_of, script_of
+from tidewaiter.policy.details import Told, app_of
 from tidewaiter.policy.dimensions import DIMENSIONS, Names
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.rule import Facts
+from tidewaiter.policy.scripts import script_of
 from tidewaiter.policy.words import listed, parse_asn, parse_protocol, parse_user, quoted, word
 
 _TEXTS = {
