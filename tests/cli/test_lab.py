@@ -212,6 +212,19 @@ def test_nobody_answers(tmp_path: Path, signals: None) -> None:
 
 
 @pytest.mark.live
+def test_a_changed_policy_is_read_again(tmp_path: Path, signals: None) -> None:
+    policy, new = tmp_path / "policy.toml", tmp_path / "new.toml"
+    policy.write_text(BLOCK)
+    new.write_text("version = 1\n")
+    fetch = "curl -s -m 5 -o /dev/null $LAB_HTTP"
+    until = f"{fetch} && exit 9; mv {new} {policy}; for i in $(seq 300); do {fetch} && exit 0; sleep 0.1; done; exit 8"
+    result = run("--policy", policy, "--json", "--", "sh", "-c", until)
+    assert result.exit_code == 0
+    told = [line["text"] for line in events(result) if line["event"] == "notice"]
+    assert f"{policy} is in force" in told
+
+
+@pytest.mark.live
 def test_what_could_not_be_started(monkeypatch: pytest.MonkeyPatch, signals: None) -> None:
     """The world goes, and one sentence says why."""
     worlds: list[World] = []

@@ -90,6 +90,27 @@ def test_explain(file: Path) -> None:
     assert "not JSON" in answers[1]["error"]
 
 
+def test_explain_reads_a_stream_of_events(tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text('version = 1\n[[rule]]\npackage = "curl"\nnot.ancestors = "/a"\nverdict = "block"\n')
+    connection = json.loads(CURL)
+    events = [
+        {"event": "notice", "time": 1.0, "text": "Guarding"},
+        {"event": "verdict", **connection},
+        {"event": "verdict", **connection, "package": "curl"},
+        {"event": "connection", "protocol": "packet", "remote": ""},
+        {"event": "stats", "time": 2.0, "held": 1},
+        connection,
+    ]
+    stream = "\n".join(map(json.dumps, events))
+    result = CliRunner().invoke(policy, ["explain", "--policy", str(path), "--json", "-"], input=stream)
+    assert (result.exit_code, result.stderr) == (0, "")
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [answer["not_carried"] for answer in answers] == [["ancestors", "package"], ["ancestors"], []]
+    result = CliRunner().invoke(policy, ["explain", "--policy", str(path), json.dumps(events[1])])
+    assert "  rules name what the event does not carry: ancestors, package;" in result.stdout
+
+
 def test_explain_says_what_would_change_it(file: Path) -> None:
     result = run("explain", "--policy", file, '{"remote": "192.0.2.1:80", "direction": "in"}')
     assert "drop: the default for in (python)" not in result.output

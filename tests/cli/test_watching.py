@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-from tidewaiter.cli.watching import changes, signals
+from tidewaiter.cli.watching import PolicyFile, changes, signals
 
 
 def test_a_file_that_changes(tmp_path: Path) -> None:
@@ -27,6 +27,38 @@ def test_a_file_that_changes(tmp_path: Path) -> None:
 def test_no_file_never_changes() -> None:
     changed = changes(None)
     assert [next(changed), next(changed)] == [False, False]
+
+
+def test_a_policy_is_followed_with_what_it_includes(tmp_path: Path) -> None:
+    path, part = tmp_path / "policy.toml", tmp_path / "part.toml"
+    path.write_text('version = 1\ninclude = "part.toml"\n')
+    part.write_text("version = 1\n")
+    followed = PolicyFile(str(path))
+    loaded: list[int] = []
+    told: list[str] = []
+
+    def reload() -> None:
+        followed.reload(lambda policy: loaded.append(len(policy.rules)), told.append)
+
+    assert followed.first().rules == ()
+    assert not followed.changed()
+    part.write_text('version = 1\n[[rule]]\nverdict = "block"\n')
+    assert [followed.changed(), followed.changed()] == [True, False]
+    reload()
+    assert (loaded, told) == ([1], [f"{path} is in force"])
+    part.write_text("version = 7\n")
+    assert followed.changed()
+    reload()
+    assert loaded == [1]
+    assert told[1].startswith(f"{part}:1:")
+    assert told[1].endswith("; the policy in force stays")
+
+
+def test_without_a_policy_nothing_is_read_again() -> None:
+    followed = PolicyFile(None)
+    assert followed.first().rules == ()
+    assert not followed.changed()
+    followed.reload(lambda _: 1 / 0, lambda _: 1 / 0)
 
 
 def test_signals_are_kept_and_handlers_put_back() -> None:

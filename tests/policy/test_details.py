@@ -5,24 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tidewaiter.model.process import Process
-from tidewaiter.policy.details import NOTHING, OfProcess, app_of, script_of
-
-
-@pytest.mark.parametrize(
-    ("path", "arguments", "script"),
-    [
-        ("/usr/bin/python3.11", ("python3", "/srv/job.py", "-x"), "/srv/job.py"),
-        ("/usr/bin/python3", ("python3", "-u", "-W", "job.py"), "job.py"),
-        ("/usr/bin/python3", ("python3", "-m", "http.server", "80"), "-m http.server"),
-        ("/usr/bin/python3", ("python3", "-c", "print()"), ""),
-        ("/usr/bin/perl", ("perl", "-m", "x.pl"), ""),
-        ("/bin/bash", ("bash",), ""),
-        ("/usr/bin/curl", ("curl", "x.py"), ""),
-        ("", (), ""),
-    ],
-)
-def test_scripts(path: str, arguments: tuple[str, ...], script: str) -> None:
-    assert script_of(path, arguments) == script
+from tidewaiter.policy.details import NOTHING, OfProcess, app_of
 
 
 @pytest.mark.parametrize(

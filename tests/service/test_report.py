@@ -18,6 +18,7 @@ from tidewaiter.model.name import By, Hidden, Name
 from tidewaiter.model.packet_socket import PacketSocket
 from tidewaiter.model.process import UNKNOWN, Process
 from tidewaiter.model.verdict import Verdict
+from tidewaiter.policy.connection import read_connection
 from tidewaiter.service import report
 from tidewaiter.service.engine import Counted
 from tidewaiter.service.report import Clock, Line, Reporter, describe
@@ -34,11 +35,14 @@ CURL = Process(
     cgroup="/user.slice/session-1.scope",
 )
 TYPES: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("event", "program", "user", "unit", "container", "direction", "protocol"), str),
+    **dict.fromkeys(
+        ("event", "program", "user", "cgroup", "unit", "container", "direction", "protocol"), str
+    ),
     **dict.fromkeys(("local", "remote", "interface", "name", "hidden", "verdict", "rule", "tier"), str),
     **dict.fromkeys(("id", "pid"), int),
     "time": float,
     "arguments": list,
+    "aliases": list,
 }
 """The fields that each line of a connection has (docs/reference/events.md)."""
 
@@ -64,6 +68,7 @@ def test_what_every_line_of_a_connection_says() -> None:
         "pid": 4711,
         "arguments": ["curl", "-s", "https://example.org"],
         "user": "anna",
+        "cgroup": "/user.slice/session-1.scope",
         "unit": "session-1.scope",
         "container": "",
         "direction": "out",
@@ -72,6 +77,7 @@ def test_what_every_line_of_a_connection_says() -> None:
         "remote": "198.51.100.2:443",
         "interface": "eth0",
         "name": "",
+        "aliases": [],
         "hidden": "",
         "verdict": "accept",
         "rule": "web",
@@ -83,6 +89,15 @@ def test_a_name_and_what_is_hidden() -> None:
     said = describe(a_connection(name=Name("front.example", By.TLS, Hidden.ECH)))
     assert (said["name"], said["hidden"]) == ("front.example", "ech")
     assert json.loads(json.dumps(said))["hidden"] == "ech"
+
+
+def test_an_event_is_explained_by_its_aliases_and_its_control_group() -> None:
+    """As `policy explain` reads it again."""
+    name = Name("www.shop.test", By.DNS, chain=("edge.cdn.test", "last.cdn.test"))
+    (line,) = lines(Asked(a_connection(name=name), 1, True, 1))
+    facts = read_connection(json.dumps(line))
+    assert facts.names == ("www.shop.test", "edge.cdn.test", "last.cdn.test")
+    assert facts.details.cgroup == CURL.cgroup
 
 
 def test_nothing_known_of_the_program() -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -15,8 +16,9 @@ import click
 
 from tidewaiter.cli.errors import Failure, one_sentence
 from tidewaiter.cli.help import HELP
-from tidewaiter.cli.options import VERDICTS, firewall_options, load_policy
+from tidewaiter.cli.options import VERDICTS, firewall_options
 from tidewaiter.cli.output import Output
+from tidewaiter.cli.watching import PolicyFile
 from tidewaiter.host import state
 from tidewaiter.host.privileges import missing_privileges
 from tidewaiter.host.redirect import RedirectPorts
@@ -71,7 +73,8 @@ def lab(
     The lab is a client and an "internet" network namespace with real HTTP, TLS, DNS and echo servers, by IPv4 and
     IPv6. COMMAND finds them in LAB_HTTP, LAB_TLS (URLs), LAB_DNS, LAB_TCP_ECHO, LAB_UDP_ECHO (ADDRESS:PORT), each also
     with the suffix 6. Nothing of this machine's own network is touched, and nothing is left behind. What happened is
-    printed on standard error, with --json on standard output, between whole lines of COMMAND's own output.
+    printed on standard error, with --json on standard output, between whole lines of COMMAND's own output. The policy
+    file is read again when it changes, and so are its lists; a bad one is reported and the old one stays.
 
     \b
     Examples:
@@ -86,7 +89,8 @@ def lab(
     for number in _STOPS:
         signal.signal(number, _interrupted)
     with one_sentence():
-        policy = load_policy(policy_file)
+        followed = PolicyFile(policy_file)
+        policy = followed.first()  # before a world is made
         try:
             with World() as world:
                 settings = Settings(
@@ -105,7 +109,9 @@ def lab(
                     status = world.popen(command).wait()
                 else:
                     output = _Shared(sys.stdout) if as_json else None
-                    status = _guarded(world, policy, settings, command, output, device=device, quiet=quiet)
+                    status = _guarded(
+                        world, policy, followed, settings, command, output, device=device, quiet=quiet
+                    )
         except LabError as error:
             raise Failure(str(error)) from error
     sys.exit(status if status >= 0 else 128 - status)
@@ -114,6 +120,7 @@ def lab(
 def _guarded(
     world: World,
     policy: Policy,
+    followed: PolicyFile,
     settings: Settings,
     command: tuple[str, ...],
     shared: _Shared | None,
@@ -141,9 +148,14 @@ def _guarded(
         if guard
         else Engine(policy, settings, listener=listener, notice=tell, packet_socket=follower)
     )
+
+    def look() -> None:
+        if followed.changed() and engine.running:
+            followed.reload(engine.load, tell)
+
     (guard or engine).start()
     try:
-        status = _run(world, command, output, shared)
+        status = _run(world, command, output, shared, look)
         output.wait(_SETTLE)
         threading.Event().wait(_SETTLE)
     finally:
@@ -160,8 +172,10 @@ def _guarded(
     return status
 
 
-def _run(world: World, command: tuple[str, ...], output: Output, shared: _Shared | None) -> int:
-    """The command, with our lines printed meanwhile. Without a shared stream its output is not touched."""
+def _run(
+    world: World, command: tuple[str, ...], output: Output, shared: _Shared | None, look: Callable[[], None]
+) -> int:
+    """The command; our lines are printed and ``look`` is called meanwhile. Without ``shared`` its output is its own."""
     process = world.popen(command, **({"stdout": subprocess.PIPE} if shared else {}))
     done = threading.Event()
     copier = threading.Thread(target=_copy, args=(process, shared, done), daemon=True)
@@ -169,6 +183,7 @@ def _run(world: World, command: tuple[str, ...], output: Output, shared: _Shared
     try:
         while not done.is_set():
             output.wait(0.05)
+            look()
     except BaseException:
         process.terminate()
         raise

@@ -17,7 +17,7 @@ from tidewaiter.cli.printable import printable
 from tidewaiter.lists import Union
 from tidewaiter.model.key import Direction
 from tidewaiter.policy import Policy, PolicyError, compile_tables
-from tidewaiter.policy.connection import read_connection
+from tidewaiter.policy.connection import facts_of, is_decided, read_object
 from tidewaiter.policy.explain import Explainer, Explanation
 from tidewaiter.policy.measure import measure
 from tidewaiter.policy.patterns import BadValueError
@@ -85,7 +85,8 @@ def check(file: str, as_json: bool) -> None:
 def explain(file: str, as_json: bool, connections: tuple[str, ...]) -> None:
     """Say what the policy does with each CONNECTION, and why.
 
-    A CONNECTION is a JSON object as --json prints it everywhere; - reads one a line from standard input.
+    A CONNECTION is a JSON object as --json prints it everywhere; - reads one a line from standard input. Events that no
+    policy decides (notices, counters, packet sockets) are passed over.
 
     \b
     Example:
@@ -95,17 +96,21 @@ def explain(file: str, as_json: bool, connections: tuple[str, ...]) -> None:
     explainer, failed = Explainer(found, read_world(found, state_folder(), say)), False
     for text in _each(connections):
         try:
-            explanation = explainer.explain(read_connection(text))
+            value = read_object(text)
+            if not is_decided(value):
+                continue
+            explanation = explainer.explain(facts_of(value))
         except BadValueError as bad:
             failed = True
             say(str(bad))
             if as_json:
                 click.echo(json.dumps({"error": str(bad)}))
             continue
+        not_carried = explainer.not_carried(value)
         if as_json:
-            click.echo(json.dumps(explanation.as_object()))
+            click.echo(json.dumps(explanation.as_object() | {"not_carried": not_carried}))
         else:
-            click.echo("\n".join(map(printable, _lines(explanation))))
+            click.echo("\n".join(map(printable, _lines(explanation, not_carried))))
     sys.exit(failed)
 
 
@@ -117,12 +122,14 @@ def _each(connections: Iterable[str]) -> Iterator[str]:
             yield from (line for line in sys.stdin if line.strip())
 
 
-def _lines(explanation: Explanation) -> Iterator[str]:
+def _lines(explanation: Explanation, not_carried: list[str]) -> Iterator[str]:
     rule = explanation.rule
     by = f"rule {rule.name!r}, {rule.file}:{rule.line}" if rule else f"the default for {explanation.default}"
     yield f"{explanation.verdict}: {by} ({explanation.tier})"
     if explanation.missing:
         yield f"  cannot be decided before this is known: {', '.join(explanation.missing)}"
+    if not_carried:
+        yield f"  rules name what the event does not carry: {', '.join(not_carried)}; add it where it matters"
     for passed in explanation.above[:_SHOWN]:
         yield f"  not {passed.rule.name!r} (line {passed.rule.line}): {'; '.join(map(str, passed.unmet))}"
     if len(explanation.above) > _SHOWN:

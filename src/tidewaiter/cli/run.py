@@ -20,15 +20,12 @@ from tidewaiter.cli.options import (
 )
 from tidewaiter.cli.output import Output
 from tidewaiter.cli.replayed import replay_example
-from tidewaiter.cli.watching import changes, signals
+from tidewaiter.cli.watching import PolicyFile, signals
 from tidewaiter.host.privileges import drop_privileges, missing_privileges
 from tidewaiter.host.scope import Scope
 from tidewaiter.kernel import bpffs
-from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.objects import Mode
 from tidewaiter.model.packet_socket import PacketSocket
-from tidewaiter.policy.document import Policy
-from tidewaiter.policy.errors import PolicyError
 from tidewaiter.service.engine import Engine
 from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.report import Reporter
@@ -102,10 +99,8 @@ def run(
         raise Failure(missing)
     with signals() as seen:  # around all of it: a stop in the middle of a step leaves nothing half done
         with one_sentence():
-            watched: list[str] = []
-            changed = changes(policy_file, lambda: watched)
-            next(changed)  # what changes while we start counts
-            policy = _followed(load_policy(policy_file), watched)
+            followed = PolicyFile(policy_file)
+            policy = followed.first()
             settings = Settings(
                 name=name,
                 scope=Scope.host() if device else Scope.of(cgroup, netns),
@@ -146,9 +141,9 @@ def run(
         try:
             while engine.running and not output.broken and signal.SIGTERM not in seen:
                 output.wait(_LOOK)
-                if next(changed) or signal.SIGHUP in seen:
+                if followed.changed() or signal.SIGHUP in seen:
                     seen.discard(signal.SIGHUP)
-                    _reload(engine, output, reporter, policy_file, watched)
+                    followed.reload(engine.load, tell)
         finally:
             _stop(engine, output, reporter, quiet=quiet)
     if engine.failure is not None:
@@ -164,34 +159,6 @@ def _stop(engine: Engine | RemoteEngine, output: Output, reporter: Reporter, *, 
     for failure in failures:
         output.put(reporter.notice(f"not removed: {failure}"))
     output.flush()
-
-
-def _reload(
-    engine: Engine | RemoteEngine,
-    output: Output,
-    reporter: Reporter,
-    policy_file: str | None,
-    watched: list[str],
-) -> None:
-    if policy_file is None:
-        return
-    try:
-        policy: Policy = Policy.load(policy_file)
-        engine.load(policy)
-    except PolicyError as error:
-        output.put(reporter.notice(f"{error}; the policy in force stays"))
-        return
-    except KernelError as error:
-        output.put(reporter.notice(f"{policy_file}: {error.strerror}; the policy in force stays"))
-        return
-    _followed(policy, watched)
-    output.put(reporter.notice(f"{policy_file} is in force"))
-
-
-def _followed(policy: Policy, watched: list[str]) -> Policy:
-    """The policy itself; what it was read from is what is watched from now on."""
-    watched[:] = policy.files + policy.folders
-    return policy
 
 
 def _refuse_options_of_the_driver(context: click.Context) -> None:

@@ -14,10 +14,11 @@ from typing import Any
 
 from tidewaiter.model.key import Address, Direction, parse_endpoint
 from tidewaiter.model.process import Process
-from tidewaiter.policy.details import Told, app_of, script_of
+from tidewaiter.policy.details import Told, app_of
 from tidewaiter.policy.dimensions import DIMENSIONS, Names
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.rule import Facts
+from tidewaiter.policy.scripts import script_of
 from tidewaiter.policy.words import listed, parse_asn, parse_protocol, parse_user, quoted, word
 
 _TEXTS = {
@@ -80,17 +81,42 @@ _PASSED_OVER = frozenset(
 )
 _LARGEST = 1 << 20
 
+NOT_IN_EVENTS = (
+    "ancestors",
+    "environment",
+    "sha256",
+    "sha1",
+    "md5",
+    "package",
+    "user_group",
+    "interface",
+    "network",
+)
+"""Dimensions of which an event says nothing; of the interface where the kernel has decided alone."""
+
 
 def read_connection(text: str, names: Names | None = None) -> Facts:
     """What is said of a connection by a JSON object in one text. Raises `BadValueError`."""
+    return facts_of(read_object(text), names)
+
+
+def read_object(text: str) -> object:
+    """The JSON of one text. Raises `BadValueError`."""
     if len(text) > _LARGEST:
         raise BadValueError("the connection has more than a million characters", "make it smaller")
     try:
-        value = json.loads(text)
+        value: object = json.loads(text)
     except (ValueError, RecursionError) as error:
         remedy = 'write an object like {"program": "/usr/bin/curl", "remote": "192.0.2.1:443"}'
         raise BadValueError(f"the connection is not JSON ({str(error)[:80]})", remedy) from None
-    return facts_of(value, names)
+    return value
+
+
+def is_decided(value: object) -> bool:
+    """False for an event that no policy decides: a notice, counters, a packet socket."""
+    if not isinstance(value, dict) or "event" not in value:
+        return True
+    return value["event"] not in ("notice", "stats") and value.get("protocol") != "packet"
 
 
 def facts_of(value: object, names: Names | None = None) -> Facts:

@@ -11,12 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tidewaiter.model.process import Process
+from tidewaiter.policy.scripts import script_of
 
-_INTERPRETERS = re.compile(
-    r"(?:python|pypy|perl|ruby|node|nodejs|php|lua|bash|dash|sh|zsh|ksh|fish|tclsh|guile|Rscript|deno|bun)[0-9.]*"
-)
-_NO_SCRIPT = {"-c", "-e", "-m", "-E", "-r", "--eval", "-"}
-_MODULE = "-m"
 _SNAP = re.compile(r"^/(?:var/lib/snapd/)?snap/(?P<name>[^/]+)/")
 _SNAP_GROUP = re.compile(r"/snap\.(?P<name>[^./]+)\.")
 _FLATPAK = re.compile(r"^/var/lib/flatpak/app/(?P<name>[^/]+)/|/\.local/share/flatpak/app/(?P<other>[^/]+)/")
@@ -173,20 +169,6 @@ class OfProcess:
                 if variable.startswith("APPIMAGE="):
                     return app_of(process.path, process.cgroup, variable.removeprefix("APPIMAGE="))
         return app_of(process.path, process.cgroup)
-
-
-def script_of(path: str, arguments: tuple[str, ...]) -> str:
-    """What an interpreter runs: a file as it was named, ``-m MODULE``; "" for another program or a one-liner."""
-    if not _INTERPRETERS.fullmatch(path.rpartition("/")[2]):
-        return ""
-    for at, argument in enumerate(arguments[1:], 1):
-        if argument == _MODULE and "python" in path.rpartition("/")[2]:
-            return " ".join(arguments[at : at + 2])
-        if argument in _NO_SCRIPT:
-            return ""
-        if not argument.startswith("-"):
-            return argument
-    return ""
 
 
 def app_of(path: str, cgroup: str, image: str = "") -> str:

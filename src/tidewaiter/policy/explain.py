@@ -8,6 +8,7 @@ from typing import Any
 
 from tidewaiter.model.key import Direction, endpoint
 from tidewaiter.policy.classifier import NOWHERE, Classifier
+from tidewaiter.policy.connection import NOT_IN_EVENTS
 from tidewaiter.policy.dimensions import ALL, Dimension, may_be
 from tidewaiter.policy.document import Policy
 from tidewaiter.policy.patterns import Pattern, Under
@@ -111,6 +112,12 @@ class Explainer:
         self._policy, self._world = policy, world
         self._classifier = Classifier(policy, world)
         self._tables = compile_tables(policy, KERNEL_CAPACITY)
+        self._named = {
+            condition.dimension
+            for rule in policy.rules
+            if rule.enabled and policy.is_on(rule)
+            for condition in rule.conditions()
+        }
 
     def explain(self, facts: Facts) -> Explanation:
         """The decision about a connection, and why."""
@@ -126,6 +133,12 @@ class Explainer:
         )
         name = "" if rule else Direction(facts.direction).word
         return Explanation(verdict, rule, tier, name, decision.missing, above)
+
+    def not_carried(self, value: object) -> list[str]:
+        """What rules name and an event does not say, so that its explanation may differ from what was decided."""
+        if not isinstance(value, dict) or "event" not in value:
+            return []
+        return [name for name in NOT_IN_EVENTS if name in self._named and not value.get(name)]
 
     def _unmet(self, rule: Rule, facts: Facts) -> Iterator[Unmet]:
         if not rule.enabled:

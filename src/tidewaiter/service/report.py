@@ -58,6 +58,7 @@ def describe(connection: Connection) -> Line:
         "remote": key.remote_endpoint,
         "interface": connection.interface,
         "name": connection.name.name,
+        "aliases": list(connection.name.chain),
         "hidden": connection.name.hidden or "",
         "verdict": connection.verdict.word,
         "rule": connection.rule,
@@ -71,6 +72,7 @@ def _program(process: Process) -> Line:
         "pid": process.pid,
         "arguments": list(process.arguments),
         "user": process.user or (str(process.uid) if process.uid >= 0 else ""),
+        "cgroup": process.cgroup,
         "unit": process.unit,
         "container": process.container,
     }
@@ -117,6 +119,7 @@ class Reporter:
             "remote": "",
             "interface": one.interface,
             "name": "",
+            "aliases": [],
             "hidden": "",
             "verdict": Verdict.ACCEPT.word,
             "rule": "",
