@@ -81,3 +81,30 @@ def test_a_rule_is_changed_where_it_stands(tmp_path: Path, file: Path) -> None:
     assert run("disable", main, "a").output == f"{file}: version 2\n"
     assert not Policy.load(main).rules[0].enabled
     assert main.read_text() == 'version = 1\ninclude = "p.toml"\n'
+
+
+@pytest.fixture
+def parted(tmp_path: Path) -> Path:
+    """A policy with a list in the main file and two rules in an included one, of which one uses the list."""
+    main, folder = tmp_path / "main.toml", tmp_path / "policy.d"
+    folder.mkdir()
+    main.write_text('version = 1\ninclude = "policy.d/*.toml"\n\n[list.ads]\npath = "ads.txt"\n')
+    (folder / "a.toml").write_text(
+        'version = 1\n\n[[rule]]\nname = "n"\nlist = "ads"\nverdict = "drop"\n'
+        '\n[[rule]]\nname = "o"\nport = 443\nverdict = "drop"\n'
+    )
+    return main
+
+
+@pytest.mark.parametrize("name", ["n", "o"])
+def test_an_included_file_may_use_what_the_main_file_says(parted: Path, name: str) -> None:
+    included = parted.parent / "policy.d" / "a.toml"
+    before = included.read_text()
+    assert run("disable", parted, name).output == f"{included}: version 2\n"
+    assert [rule.name for rule in Policy.load(parted).rules if not rule.enabled] == [name]
+    assert run("enable", parted, name).exit_code == 0
+    assert included.read_text() == before
+    assert run("move", parted, name, "--first").exit_code == 0
+    assert names(parted)[0] == name
+    assert run("remove", parted, name).exit_code == 0
+    assert names(parted) == [{"n": "o", "o": "n"}[name]]

@@ -82,26 +82,16 @@ def _home(file: str, name: str) -> str:
 
 
 def _change(file: str, home: str, change: Callable[[str], str], why: str) -> None:
-    """Changes one file. What would not be a policy any more is not written."""
+    """Changes one file of a policy. What would make it no policy any more is not written."""
     path = Path(home)
     try:
-        before = path.read_text()
-        after = change(before)
+        after = change(path.read_text())
         History(path)  # what is wrong with it is said before anything is written
-        replaced = path.with_name(f".{path.name}.new")
-        try:
-            if home == file:
-                replaced.write_text(after)
-                Policy.load(replaced)
-            else:
-                Policy.parse(after, home)
-        finally:
-            replaced.unlink(missing_ok=True)
+        Policy.load(file, instead={home: after})  # an included file may use what another one says
         version = History(path).change(after, time.time(), _who(), why)
         click.echo(f"{home}: version {version.number}")
-        _load(file)
     except PolicyError as error:
-        _fail(str(error).replace(str(path.with_name(f".{path.name}.new")), home))
+        _fail(str(error))
     except (EditError, HistoryError) as error:
         _fail(f"{home}: {error}")
     except (OSError, UnicodeDecodeError) as error:
