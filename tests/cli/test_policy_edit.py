@@ -108,3 +108,12 @@ def test_an_included_file_may_use_what_the_main_file_says(parted: Path, name: st
     assert names(parted)[0] == name
     assert run("remove", parted, name).exit_code == 0
     assert names(parted) == [{"n": "o", "o": "n"}[name]]
+
+
+def test_a_file_keeps_its_line_ends(file: Path) -> None:
+    before = file.read_bytes().replace(b"\n", b"\r\n")
+    file.write_bytes(before)
+    assert run("disable", file, "a").exit_code == 0
+    assert file.read_bytes() == before + b"enabled = false\r\n"
+    assert run("undo", file).exit_code == 0
+    assert file.read_bytes() == before

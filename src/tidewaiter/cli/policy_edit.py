@@ -26,7 +26,7 @@ from tidewaiter.policy.edit import (
     move_rule,
     remove_rule,
 )
-from tidewaiter.policy.versions import History, HistoryError, Version
+from tidewaiter.policy.versions import History, HistoryError, Version, read_text
 
 _why = click.option("--why", default="", metavar="TEXT", help="Why, for the history.")
 _file = click.argument("file")
@@ -85,7 +85,7 @@ def _change(file: str, home: str, change: Callable[[str], str], why: str) -> Non
     """Changes one file of a policy. What would make it no policy any more is not written."""
     path = Path(home)
     try:
-        after = change(path.read_text())
+        after = change(read_text(path))
         History(path)  # what is wrong with it is said before anything is written
         Policy.load(file, instead={home: after})  # an included file may use what another one says
         version = History(path).change(after, time.time(), _who(), why)

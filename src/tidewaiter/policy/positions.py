@@ -60,6 +60,8 @@ class _LostError(Exception):
 class Positions:
     """The offsets of the keys and values of one text, and of its ``headers`` with the parts of their names.
 
+    ``ends`` are the offsets behind each header and each key's value, in their order.
+
     Raises `BadValueError` for a key, a nesting or a number that no policy needs; its position is then the
     last one noted, `last`.
     """
@@ -70,6 +72,7 @@ class Positions:
         self.values: dict[KeyPath, int] = {}
         self.last = 0
         self.headers: list[tuple[int, tuple[str, ...]]] = []
+        self.ends: list[int] = []
         self._text = text
         self._lines = [match.start() for match in re.finditer("\n", text)]
         self._rows: dict[KeyPath, int] = {}  # how many [[tables]] there are so far under a path
@@ -84,6 +87,7 @@ class Positions:
                     at, table = self._header(at)
                 else:
                     at = self._pair(at, table, 0)
+                self.ends.append(at)
                 at = self._blank(at)
         except _LostError:
             return
