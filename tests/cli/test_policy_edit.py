@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from tidewaiter.cli.policy import policy
 from tidewaiter.policy import Policy
 
-TEXT = '# mine\nversion = 1\n\n[[rule]]\nname = "a"\nport = 443  # web\nverdict = "drop"\n'
+TEXT = '# mine\nversion = 1\n\n[[rule]]\nname = "a"\nport = 443  # web\ngroup = "work"\nverdict = "drop"\n'
 
 
 def run(*arguments: str | Path) -> Result:
@@ -58,11 +58,13 @@ def test_a_rule_comes_moves_and_goes(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["add", "FILE", "port=70000", "verdict=drop"], "FILE:10:8: the port 70000 is too large"),
+        (["add", "FILE", "port=70000", "verdict=drop"], "FILE:11:8: the port 70000 is too large"),
         (["remove", "FILE", "none"], "FILE: this file has no rule 'none'"),
         (["move", "FILE", "a", "--before", "none"], "FILE: this file has no rule 'none'"),
         (["undo", "FILE", "99"], "FILE has no version 99"),
         (["enable", "FILE", "none"], "FILE: this file has no rule 'none'"),
+        (["disable", "--group", "FILE", "wrok"], "FILE: no rule has the group 'wrok'; did you mean work?"),
+        (["enable", "--group", "FILE", "x"], "FILE: no rule has the group 'x'; give a rule group = "),
     ],
 )
 def test_what_cannot_be_is_said_and_nothing_is_written(
@@ -81,6 +83,16 @@ def test_a_rule_is_changed_where_it_stands(tmp_path: Path, file: Path) -> None:
     assert run("disable", main, "a").output == f"{file}: version 2\n"
     assert not Policy.load(main).rules[0].enabled
     assert main.read_text() == 'version = 1\ninclude = "p.toml"\n'
+
+
+def test_a_group_is_switched_where_its_table_stands(tmp_path: Path, file: Path) -> None:
+    main = tmp_path / "main.toml"
+    main.write_text('version = 1\ninclude = "p.toml"\n')
+    assert run("disable", "--group", main, "work").output == f"{main}: version 2\n"
+    main.write_text('version = 1\ninclude = "p.toml"\n')
+    file.write_text(TEXT + "\n[group.work]\n")
+    assert run("disable", "--group", main, "work").output == f"{file}: version 2\n"
+    assert Policy.load(main).groups == {"work": False}
 
 
 @pytest.fixture

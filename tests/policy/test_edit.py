@@ -14,6 +14,7 @@ from tidewaiter.policy.edit import (
     add_rule,
     enable_group,
     enable_rule,
+    has_group,
     move_rule,
     remove_rule,
 )
@@ -145,6 +146,14 @@ def test_a_rule_is_switched_off_where_it_ends(name: str, last: str) -> None:
     off = enable_rule(SECTIONS, name, on=False)
     assert off == f"{SECTIONS[:at]}enabled = false\n{SECTIONS[at:]}"
     assert enable_rule(off, name, on=True) == SECTIONS
+
+
+def test_a_group_has_a_table() -> None:
+    assert has_group(TEXT, "work")
+    assert not has_group(TEXT, "play")
+    assert has_group("group.play.enabled = true", "play")
+    with pytest.raises(EditError):
+        has_group("a." * 100 + "b = 1", "play")
 
 
 def test_the_comment_of_a_switch_stays() -> None:

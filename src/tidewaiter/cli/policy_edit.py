@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from tidewaiter.policy.edit import (
     add_rule,
     enable_group,
     enable_rule,
+    has_group,
     move_rule,
     remove_rule,
 )
 from tidewaiter.policy.versions import History, HistoryError, Version, read_text
+from tidewaiter.policy.words import quoted
 
 _why = click.option("--why", default="", metavar="TEXT", help="Why, for the history.")
 _file = click.argument("file")
@@ -79,6 +82,21 @@ def _load(file: str) -> Policy:
 def _home(file: str, name: str) -> str:
     """The file that a rule stands in: an included one, perhaps."""
     return next((rule.file for rule in _load(file).rules if rule.name == name), file)
+
+
+def _group_home(file: str, name: str) -> str:
+    """The file that a group is switched in: the last one that has a table for it, as that one holds."""
+    policy = _load(file)
+    groups = sorted({rule.group for rule in policy.rules if rule.group} | policy.groups.keys())
+    if name not in groups:
+        near = get_close_matches(name, groups, 1)
+        remedy = f"did you mean {near[0]}?" if near else 'give a rule group = "NAME" first'
+        _fail(f"{file}: no rule has the group {quoted(name)}; {remedy}")
+    try:
+        return next((one for one in reversed(policy.files) if has_group(read_text(Path(one)), name)), file)
+    except (EditError, OSError, UnicodeDecodeError) as error:
+        _fail(f"{file}: {error}")
+        raise AssertionError from None
 
 
 def _change(file: str, home: str, change: Callable[[str], str], why: str) -> None:
@@ -182,7 +200,7 @@ def _switch(on: bool) -> Callable[[str, str, bool, str], None]:
         if group:
             _change(
                 file,
-                file,
+                _group_home(file, name),
                 lambda text: enable_group(text, name, on=on),
                 why or f"group {name!r} switched {word}",
             )

@@ -49,11 +49,7 @@ class Pieces:
         """Raises EditError for a text whose rules are not tables of their own."""
         self._line_end = "\r\n" if "\r\n" in text else "\n"
         text = text.replace("\r\n", "\n")
-        positions = Positions(text)
-        try:
-            positions.scan()
-        except BadValueError as bad:
-            raise EditError(str(bad)) from None
+        positions = _scanned(text)
         heads = [(at, parts) for at, parts in positions.headers if parts[0] != "rule" or len(parts) == 1]
         if "rule" not in [parts[0] for _, parts in heads] and ("rule",) in positions.keys:
             raise EditError(
@@ -166,6 +162,20 @@ def enable_group(text: str, name: str, *, on: bool) -> str:
     if pieces.top and not pieces.top.endswith("\n\n"):
         pieces.top += "\n" if pieces.top.endswith("\n") else "\n\n"
     return pieces.text()
+
+
+def has_group(text: str, name: str) -> bool:
+    """Whether a text has a table for a group of rules. Raises EditError."""
+    return ("group", name) in _scanned(text).keys
+
+
+def _scanned(text: str) -> Positions:
+    positions = Positions(text)
+    try:
+        positions.scan()
+    except BadValueError as bad:
+        raise EditError(str(bad)) from None
+    return positions
 
 
 def _switch(table: Table | InlineTable, on: bool) -> None:
