@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tidewaiter.policy.opensnitch_operators import Operator, conditions
+from tidewaiter.policy.patterns import BadValueError
 
 
 def carry(
@@ -29,6 +30,7 @@ def carry(
         ("simple", "process.env.A_B", "c", {"environment": "re:(?s)^A_B=(?i:c)$"}),
         ("simple", "protocol", "TCP6", {"protocol": "tcp6"}),
         ("simple", "dest.host", "", {"asked_host": ""}),
+        ("simple", "dest.host", "bücher.example", {"asked_host": [r"re:(?i)^xn--bcher-kva\.example$"]}),
         ("regexp", "dest.port", "^(80|44[0-3])$", {"port": [80, "440-443"]}),
         ("regexp", "dest.host", ".*", {"asked_host": ["re:(?i).*", ""]}),
         ("regexp", "protocol", "^udp", {"protocol": ["udp4", "udp6", "udplite4", "udplite6"]}),
@@ -57,3 +59,8 @@ def test_lists() -> None:
     found, lists, remarks = carry("lists", "lists.hash.md5", "/etc/hashes")
     assert (found, lists) == ([{"md5": ["abcd", ""]}], {})
     assert remarks == ["1 lines of /etc/hashes copied: changes there are not followed"]
+
+
+def test_an_expression_with_letters_that_no_name_has() -> None:
+    with pytest.raises(BadValueError, match="has letters beyond ASCII"):
+        carry("regexp", "dest.host", "^bücher")
