@@ -129,3 +129,29 @@ def test_a_file_keeps_its_line_ends(file: Path) -> None:
     assert file.read_bytes() == before + b"enabled = false\r\n"
     assert run("undo", file).exit_code == 0
     assert file.read_bytes() == before
+
+
+def test_undo_takes_back_the_newest_change_of_all_files(parted: Path) -> None:
+    included = parted.parent / "policy.d" / "a.toml"
+    before = included.read_text()
+    assert run("add", parted, "name=m", "verdict=accept").exit_code == 0
+    changed = parted.read_text()
+    assert run("disable", parted, "n").exit_code == 0
+    assert run("undo", parted).output == f"{included}: version 3\n"
+    assert included.read_text() == before
+    assert parted.read_text() == changed
+    assert run("undo", parted, "1").output == f"{parted}: version 3\n"
+    assert names(parted) == ["n", "o"]
+    included.write_text(before + "\nwrong")
+    assert run("undo", parted).exit_code == 0
+    assert included.read_text() == before
+
+
+def test_a_file_has_one_history(file: Path) -> None:
+    link = file.with_name("link.toml")
+    link.symlink_to(file)
+    assert run("disable", link, "a").output == f"{link}: version 2\n"
+    assert run("enable", file, "a").output == f"{file}: version 3\n"
+    assert link.is_symlink()
+    assert run("history", link).output == run("history", file).output
+    assert not file.with_name("link.toml.history").exists()

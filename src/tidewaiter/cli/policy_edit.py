@@ -240,12 +240,18 @@ disable = _switching("disable", on=False)
 
 
 def _history(file: str) -> History:
+    """The versions of a file, the one that it holds now among them."""
+    return _found(file, notice=True)
+
+
+def _found(file: str, *, notice: bool = False) -> History:
     try:
         history = History(Path(file))
-        history.notice(time.time())
+        if notice:
+            history.notice(time.time())
     except HistoryError as error:
         _fail(str(error))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: links that lead in a circle
         _fail(f"{file} has no history ({getattr(error, 'strerror', None) or error})")
     return history
 
@@ -271,17 +277,33 @@ def history(file: str, as_json: bool) -> None:
 
 @click.command(context_settings=HELP)
 @_file
-@click.argument("version", type=int, default=-2)
+@click.argument("version", type=int, required=False)
 @_why
-def undo(file: str, version: int, why: str) -> None:
-    """Bring FILE back to what it was before its last change, or to VERSION. That is a new version too.
+def undo(file: str, version: int | None, why: str) -> None:
+    """Take back the last change of FILE or of what it includes, or bring FILE to VERSION. That is a new version too.
 
     \b
     Example:
       tidewaiter policy undo policy.toml 3
     """
-    old = _version(_history(file), version)
-    _change(file, file, lambda _text: old.text, why or f"back to version {old.number}")
+    home = _last_changed(file) if version is None else file
+    old = _version(_history(home), -2 if version is None else version)
+    _change(file, home, lambda _text: old.text, why or f"back to version {old.number}")
+
+
+def _last_changed(file: str) -> str:
+    """That file of a policy whose last change is the newest."""
+    try:
+        files = Policy.load(file).files
+    except PolicyError as error:
+        files = (file, error.where)  # to take back what is wrong is what undo is for
+    changed: dict[str, float] = {}
+    for one in dict.fromkeys(files):
+        if one == file or _found(one).versions:
+            versions = _history(one).versions
+            if len(versions) > 1:
+                changed[one] = versions[-1].time
+    return max(changed, key=changed.__getitem__, default=file)
 
 
 @click.command(context_settings=HELP)

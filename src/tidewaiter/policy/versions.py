@@ -43,7 +43,8 @@ class History:
     def __init__(self, file: Path) -> None:
         """Reads them. Raises HistoryError and OSError."""
         self.file = file
-        self.path = file.with_name(f"{file.name}.history")
+        real = file.resolve()  # one history, by whatever link it is changed
+        self.path = real.with_name(f"{real.name}.history")
         self.versions: list[Version] = []
         if self.path.exists():
             for number, line in enumerate(self.path.read_text().splitlines(), 1):
