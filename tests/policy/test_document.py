@@ -356,3 +356,10 @@ def test_a_text_instead_of_what_an_included_file_holds(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="more than"):
         Policy.load(main, instead={str(part): "#" * (MAX_SIZE + 1)})
     assert Policy.load(main).rules == ()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_bytes(b'\xef\xbb\xbfversion = 1\n[[rule]]\nverdict = "drop"\n')
+    assert len(Policy.load(tmp_path / "p.toml").rules) == 1
+    with pytest.raises(PolicyError, match=r"policy\.toml:1:11: the policy's version is 2"):
+        Policy.parse("\ufeffversion = 2")

@@ -170,6 +170,7 @@ def test_line_ends_stay() -> None:
         crlf = text.replace("\n", "\r\n")
         assert Pieces(crlf).text() == crlf
         assert move_rule(crlf, "one", Place()) == move_rule(text, "one", Place()).replace("\n", "\r\n")
+        assert enable_rule("\ufeff" + text, "one", on=False) == "\ufeff" + enable_rule(text, "one", on=False)
         off = enable_rule(crlf, "one", on=False)
         assert off == enable_rule(text, "one", on=False).replace("\n", "\r\n")
 

@@ -19,7 +19,7 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import InlineTable, Item, Table
 
 from tidewaiter.policy.patterns import BadValueError
-from tidewaiter.policy.positions import Positions
+from tidewaiter.policy.positions import BOM, Positions
 from tidewaiter.policy.words import quoted
 from tidewaiter.policy.writing import toml_policy
 
@@ -48,7 +48,8 @@ class Pieces:
     def __init__(self, text: str) -> None:
         """Raises EditError for a text whose rules are not tables of their own."""
         self._line_end = "\r\n" if "\r\n" in text else "\n"
-        text = text.replace("\r\n", "\n")
+        self._begin = BOM if text.startswith(BOM) else ""
+        text = text.removeprefix(BOM).replace("\r\n", "\n")
         positions = _scanned(text)
         heads = [(at, parts) for at, parts in positions.headers if parts[0] != "rule" or len(parts) == 1]
         if "rule" not in [parts[0] for _, parts in heads] and ("rule",) in positions.keys:
@@ -63,7 +64,7 @@ class Pieces:
 
     def text(self) -> str:
         """The whole, with the line ends that it had."""
-        return (self.top + "".join(self.texts)).replace("\n", self._line_end)
+        return self._begin + (self.top + "".join(self.texts)).replace("\n", self._line_end)
 
     def rules(self) -> list[int]:
         """Which pieces are rules, in their order."""
@@ -170,7 +171,7 @@ def has_group(text: str, name: str) -> bool:
 
 
 def _scanned(text: str) -> Positions:
-    positions = Positions(text)
+    positions = Positions(text.removeprefix(BOM))
     try:
         positions.scan()
     except BadValueError as bad:

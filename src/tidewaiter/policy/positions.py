@@ -19,6 +19,9 @@ from tidewaiter.policy.patterns import BadValueError
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document to one value."""
 
+BOM = "\ufeff"
+"""What some editors put before a text in UTF-8; it is no part of it."""
+
 MAX_DEPTH = 8
 """How many parts a key may have and how deep lists and tables may be nested; the format needs three."""
 
