@@ -57,6 +57,14 @@ def test_check_as_json(file: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
+def test_check_warns_of_what_is_not_there(file: Path, options: list[str]) -> None:
+    file.write_text(POLICY + '[list.ads]\npath = "ads.txt"\n')
+    result = run("check", *options, file)
+    assert result.exit_code == 0
+    assert result.stderr == f"warning: list 'ads': {file.parent / 'ads.txt'} is not there\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
 def test_check_points_at_an_error(file: Path, options: list[str]) -> None:
     file.write_text(POLICY + "remote = ['::1', 'x']\n")
     result = run("check", *options, file)

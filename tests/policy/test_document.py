@@ -343,3 +343,23 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path: Path, data: bytes) ->
         Policy.load(file)
     except PolicyError as error:
         assert LINE.search(str(error)), str(error)
+
+
+def test_a_text_instead_of_what_an_included_file_holds(tmp_path: Path) -> None:
+    main, part = tmp_path / "main.toml", tmp_path / "part.toml"
+    main.write_text('version = 1\ninclude = "part.toml"\n[list.ads]\npath = "ads.txt"\n')
+    part.write_text("version = 1\n")
+    text = 'version = 1\n[[rule]]\nlist = "ads"\nverdict = "drop"\n'
+    assert len(Policy.load(main, instead={str(part): text}).rules) == 1
+    with pytest.raises(PolicyError, match=r"part\.toml:3:8: there is no list 'bad'"):
+        Policy.load(main, instead={str(part): text.replace("ads", "bad")})
+    with pytest.raises(PolicyError, match="more than"):
+        Policy.load(main, instead={str(part): "#" * (MAX_SIZE + 1)})
+    assert Policy.load(main).rules == ()
+
+
+def test_a_byte_order_mark_is_no_part_of_a_text(tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_bytes(b'\xef\xbb\xbfversion = 1\n[[rule]]\nverdict = "drop"\n')
+    assert len(Policy.load(tmp_path / "p.toml").rules) == 1
+    with pytest.raises(PolicyError, match=r"policy\.toml:1:11: the policy's version is 2"):
+        Policy.parse("\ufeffversion = 2")

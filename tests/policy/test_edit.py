@@ -14,6 +14,7 @@ from tidewaiter.policy.edit import (
     add_rule,
     enable_group,
     enable_rule,
+    has_group,
     move_rule,
     remove_rule,
 )
@@ -91,6 +92,87 @@ def test_switch() -> None:
     assert Policy.parse(enable_group(TEXT, "work", on=False)).groups == {"work": False}
     assert "# of work" in enable_group(TEXT, "work", on=False)
     assert Policy.parse(enable_group(TEXT, "play", on=False)).groups == {"play": False, "work": True}
+
+
+SECTIONS = """\
+version = 1
+
+# A heading
+
+# one's comment
+[[rule]]
+name = "one"
+verdict = "drop"
+
+# -------- section B --------
+
+# two's comment
+[[rule]]
+name = "two"
+verdict = "drop"
+# two's tail
+
+[[rule]]
+name = "three"
+host = '''re:
+# not a comment'''
+verdict = "drop"
+
+# the end of the file
+"""
+PART_ONE = '# one\'s comment\n[[rule]]\nname = "one"\nverdict = "drop"\n\n'
+PART_TWO = '# two\'s comment\n[[rule]]\nname = "two"\nverdict = "drop"\n# two\'s tail\n\n'
+PART_THREE = SECTIONS[SECTIONS.index('[[rule]]\nname = "three') : SECTIONS.index("# the end")]
+
+
+def test_what_stands_apart_stays() -> None:
+    assert Pieces(SECTIONS).text() == SECTIONS
+    for part, name in ((PART_ONE, "one"), (PART_TWO, "two"), (PART_THREE, "three")):
+        assert remove_rule(SECTIONS, name) == SECTIONS.replace(part, "")
+    moved = move_rule(SECTIONS, "one", Place("after", "two"))
+    assert moved == SECTIONS.replace(PART_ONE, "").replace(PART_TWO, PART_TWO + PART_ONE)
+    moved = move_rule(SECTIONS, "one", Place("last"))
+    assert moved == SECTIONS.replace(PART_ONE, "").replace(PART_THREE, PART_THREE + PART_ONE)
+    moved = move_rule(SECTIONS, "three", Place("first"))
+    assert moved == SECTIONS.replace(PART_THREE, "").replace(PART_ONE, PART_THREE + PART_ONE)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("one", 'verdict = "drop"\n'), ("two", "# two's tail\n"), ("three", 'verdict = "drop"\n')],
+)
+def test_a_rule_is_switched_off_where_it_ends(name: str, last: str) -> None:
+    at = SECTIONS.index(last, SECTIONS.index(f'"{name}"')) + len(last)
+    off = enable_rule(SECTIONS, name, on=False)
+    assert off == f"{SECTIONS[:at]}enabled = false\n{SECTIONS[at:]}"
+    assert enable_rule(off, name, on=True) == SECTIONS
+
+
+def test_a_group_has_a_table() -> None:
+    assert has_group(TEXT, "work")
+    assert not has_group(TEXT, "play")
+    assert has_group("group.play.enabled = true", "play")
+    with pytest.raises(EditError):
+        has_group("a." * 100 + "b = 1", "play")
+
+
+def test_the_comment_of_a_switch_stays() -> None:
+    text = TEXT.replace('"accept"', '"accept"\nenabled = false # because of bug 12')
+    on = enable_rule(text, "one", on=True)
+    assert on == text.replace("false # because", "true # because")
+    assert enable_rule(on, "one", on=False) == text
+    text = TEXT.replace("enabled = true", "enabled = false # for now")
+    assert enable_group(text, "work", on=True) == text.replace("false # for", "true # for")
+
+
+def test_line_ends_stay() -> None:
+    for text in (TEXT, SECTIONS):
+        crlf = text.replace("\n", "\r\n")
+        assert Pieces(crlf).text() == crlf
+        assert move_rule(crlf, "one", Place()) == move_rule(text, "one", Place()).replace("\n", "\r\n")
+        assert enable_rule("\ufeff" + text, "one", on=False) == "\ufeff" + enable_rule(text, "one", on=False)
+        off = enable_rule(crlf, "one", on=False)
+        assert off == enable_rule(text, "one", on=False).replace("\n", "\r\n")
 
 
 @pytest.mark.parametrize("text", ['version = 1\nrule = [{verdict = "drop"}]', "a." * 100 + "b = 1"])

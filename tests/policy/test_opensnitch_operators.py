@@ -8,7 +8,7 @@ import pytest
 
 from tidewaiter.policy.imported import CannotCarryError
 from tidewaiter.policy.opensnitch_operators import Operator, conditions
-from tidewaiter.policy.patterns import regex
+from tidewaiter.policy.patterns import BadValueError, regex
 
 
 def carry(
@@ -31,6 +31,7 @@ def carry(
         ("simple", "process.env.A_B", "c", {"environment": "re:(?s)^A_B=(?i:c)$"}),
         ("simple", "protocol", "TCP6", {"protocol": "tcp6"}),
         ("simple", "dest.host", "", {"asked_host": ""}),
+        ("simple", "dest.host", "bücher.example", {"asked_host": [r"re:(?i)^xn--bcher-kva\.example$"]}),
         ("regexp", "dest.port", "^(80|44[0-3])$", {"port": [80, "440-443"]}),
         ("regexp", "dest.host", ".*", {"asked_host": ["re:(?i).*", ""]}),
         ("regexp", "protocol", "^udp", {"protocol": ["udp4", "udp6", "udplite4", "udplite6"]}),
@@ -95,3 +96,8 @@ def test_a_beginning_that_is_not_that_of_all_is_not_carried_over(expression: str
 def test_an_expression_that_fits_an_unset_variable_is_not_carried_over() -> None:
     with pytest.raises(CannotCarryError, match="a variable that is not there"):
         carry("regexp", "process.env.LANG", "^a*")
+
+
+def test_an_expression_with_letters_that_no_name_has() -> None:
+    with pytest.raises(BadValueError, match="has letters beyond ASCII"):
+        carry("regexp", "dest.host", "^bücher")

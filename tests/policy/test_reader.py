@@ -99,6 +99,7 @@ def test_rules_of_a_firewall_that_has_ended_are_left_out_at_a_start() -> None:
         ("version = 1\n[network.elsewhere]\nwifi = 'x'", "2:1: the network 'elsewhere' is told by nothing; "),
         ("version = 1\n[network.a]\ngateway = 'x'", "3:11: 'x' is not an address or a network; "),
         ("version = 1\n[geography]\ncity = 'x'", "3:1: geography has no key 'city'; "),
+        ("version = 1\n[geography]\nasn = []", "3:7: asn is a list; write the path of one file"),
         ("version = 1\ninclude = [1]", "2:12: 1 is not a text; "),
     ],
 )

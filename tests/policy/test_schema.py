@@ -70,3 +70,10 @@ def test_every_example_is_valid_and_can_be_read(name: str) -> None:
 )
 def test_what_is_wrong_is_refused(document: dict[str, Any]) -> None:
     assert wrong(document)
+
+
+@pytest.mark.parametrize("text", ["include = []", '[list.ads]\npath = []\nurl = "http://ads.example/"'])
+def test_an_empty_list_of_files_is_none(text: str) -> None:
+    text = f"version = 1\n{text}\n"
+    VALIDATOR.validate(tomli.loads(text))
+    Policy.parse(text)

@@ -51,6 +51,11 @@ def test_cases() -> None:
         ("\n[[case]]\nconnection = {}\nverdict = 'drop'", "cases.toml:2: the connection has no remote end"),
         ("[[case]]\nconnection = {remote = '::1'}\nverdict = 5", "cases.toml:1: verdict is 5; write a text"),
         ("x =", "cases.toml:1: Invalid value"),
+        ("", "cases.toml:1: there are no cases"),
+        (
+            "[[case]]\nconnection = {remote = '::1'}\nverdict = 'dorp'",
+            "cases.toml:1: there is no verdict 'dorp'; did",
+        ),
     ],
 )
 def test_errors(text: str, message: str) -> None:

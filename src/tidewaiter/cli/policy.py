@@ -24,6 +24,7 @@ from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.schema import schema
 from tidewaiter.policy.tables import KERNEL_CAPACITY
 from tidewaiter.policy.trial import TrialError, load_trials, try_out
+from tidewaiter.service.absent import absent
 from tidewaiter.service.world import read_world
 
 _SHOWN = 20
@@ -58,11 +59,15 @@ def say(text: str) -> None:
 def check(file: str, as_json: bool) -> None:
     """Read FILE and say in one line what it holds, or where it is wrong (exit status 1).
 
+    A list's file, a geography file or a Python function that is not there is a warning on standard error.
+
     \b
     Example:
       tidewaiter policy check policy.toml
     """
     found = loaded(file)
+    for sentence in absent(found):
+        say(f"warning: {sentence}")
     tables = compile_tables(found, KERNEL_CAPACITY)
     rules = len(found.rules)
     in_kernel = tables.in_kernel

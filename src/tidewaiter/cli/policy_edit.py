@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from tidewaiter.policy.edit import (
     add_rule,
     enable_group,
     enable_rule,
+    has_group,
     move_rule,
     remove_rule,
 )
-from tidewaiter.policy.versions import History, HistoryError, Version
+from tidewaiter.policy.versions import History, HistoryError, Version, read_text
+from tidewaiter.policy.words import quoted
 
 _why = click.option("--why", default="", metavar="TEXT", help="Why, for the history.")
 _file = click.argument("file")
@@ -81,27 +84,32 @@ def _home(file: str, name: str) -> str:
     return next((rule.file for rule in _load(file).rules if rule.name == name), file)
 
 
+def _group_home(file: str, name: str) -> str:
+    """The file that a group is switched in: the last one that has a table for it, as that one holds."""
+    policy = _load(file)
+    groups = sorted({rule.group for rule in policy.rules if rule.group} | policy.groups.keys())
+    if name not in groups:
+        near = get_close_matches(name, groups, 1)
+        remedy = f"did you mean {near[0]}?" if near else 'give a rule group = "NAME" first'
+        _fail(f"{file}: no rule has the group {quoted(name)}; {remedy}")
+    try:
+        return next((one for one in reversed(policy.files) if has_group(read_text(Path(one)), name)), file)
+    except (EditError, OSError, UnicodeDecodeError) as error:
+        _fail(f"{file}: {error}")
+        raise AssertionError from None
+
+
 def _change(file: str, home: str, change: Callable[[str], str], why: str) -> None:
-    """Changes one file. What would not be a policy any more is not written."""
+    """Changes one file of a policy. What would make it no policy any more is not written."""
     path = Path(home)
     try:
-        before = path.read_text()
-        after = change(before)
+        after = change(read_text(path))
         History(path)  # what is wrong with it is said before anything is written
-        replaced = path.with_name(f".{path.name}.new")
-        try:
-            if home == file:
-                replaced.write_text(after)
-                Policy.load(replaced)
-            else:
-                Policy.parse(after, home)
-        finally:
-            replaced.unlink(missing_ok=True)
+        Policy.load(file, instead={home: after})  # an included file may use what another one says
         version = History(path).change(after, time.time(), _who(), why)
         click.echo(f"{home}: version {version.number}")
-        _load(file)
     except PolicyError as error:
-        _fail(str(error).replace(str(path.with_name(f".{path.name}.new")), home))
+        _fail(str(error))
     except (EditError, HistoryError) as error:
         _fail(f"{home}: {error}")
     except (OSError, UnicodeDecodeError) as error:
@@ -192,7 +200,7 @@ def _switch(on: bool) -> Callable[[str, str, bool, str], None]:
         if group:
             _change(
                 file,
-                file,
+                _group_home(file, name),
                 lambda text: enable_group(text, name, on=on),
                 why or f"group {name!r} switched {word}",
             )
@@ -232,12 +240,18 @@ disable = _switching("disable", on=False)
 
 
 def _history(file: str) -> History:
+    """The versions of a file, the one that it holds now among them."""
+    return _found(file, notice=True)
+
+
+def _found(file: str, *, notice: bool = False) -> History:
     try:
         history = History(Path(file))
-        history.notice(time.time())
+        if notice:
+            history.notice(time.time())
     except HistoryError as error:
         _fail(str(error))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, UnicodeDecodeError) as error:  # RuntimeError: links that lead in a circle
         _fail(f"{file} has no history ({getattr(error, 'strerror', None) or error})")
     return history
 
@@ -263,17 +277,33 @@ def history(file: str, as_json: bool) -> None:
 
 @click.command(context_settings=HELP)
 @_file
-@click.argument("version", type=int, default=-2)
+@click.argument("version", type=int, required=False)
 @_why
-def undo(file: str, version: int, why: str) -> None:
-    """Bring FILE back to what it was before its last change, or to VERSION. That is a new version too.
+def undo(file: str, version: int | None, why: str) -> None:
+    """Take back the last change of FILE or of what it includes, or bring FILE to VERSION. That is a new version too.
 
     \b
     Example:
       tidewaiter policy undo policy.toml 3
     """
-    old = _version(_history(file), version)
-    _change(file, file, lambda _text: old.text, why or f"back to version {old.number}")
+    home = _last_changed(file) if version is None else file
+    old = _version(_history(home), -2 if version is None else version)
+    _change(file, home, lambda _text: old.text, why or f"back to version {old.number}")
+
+
+def _last_changed(file: str) -> str:
+    """That file of a policy whose last change is the newest."""
+    try:
+        files = Policy.load(file).files
+    except PolicyError as error:
+        files = (file, error.where)  # to take back what is wrong is what undo is for
+    changed: dict[str, float] = {}
+    for one in dict.fromkeys(files):
+        if one == file or _found(one).versions:
+            versions = _history(one).versions
+            if len(versions) > 1:
+                changed[one] = versions[-1].time
+    return max(changed, key=changed.__getitem__, default=file)
 
 
 @click.command(context_settings=HELP)

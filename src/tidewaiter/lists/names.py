@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-import idna
+from tidewaiter.model.international import in_ascii
 
 LONGEST = 253
 """Bytes of a name, without the dot of the root (RFC 1035 section 2.3.4)."""
@@ -45,11 +45,8 @@ def canonical(text: str, single: bool = True) -> str:
 def _encode(name: str) -> str:
     """A name with letters beyond ASCII, in ASCII. Raises ValueError."""
     try:
-        mapped = idna.uts46_remap(name, std3_rules=False, transitional=False)
-        return ".".join(
-            label if label.isascii() else idna.alabel(label).decode() for label in mapped.split(".")
-        )
-    except (idna.IDNAError, UnicodeError, IndexError) as error:
+        return in_ascii(name)
+    except ValueError as error:
         raise ValueError(f"{excerpt(name)} is no international host name: {error}") from None
 
 

@@ -16,6 +16,7 @@ from tidewaiter.model.key import Address, Direction, parse_endpoint
 from tidewaiter.model.process import Process
 from tidewaiter.policy.details import Told, app_of
 from tidewaiter.policy.dimensions import DIMENSIONS, Names
+from tidewaiter.policy.hosts import ascii_name
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.rule import Facts
 from tidewaiter.policy.scripts import script_of
@@ -145,8 +146,8 @@ def _facts(value: dict[str, Any], names: Names) -> Facts:
     for dimension in lists["pending"]:
         word("dimension", dimension, dict.fromkeys(DIMENSIONS, 0))
     process = Process(0, cgroup=texts["cgroup"])
-    name = texts["name"].rstrip(".").lower()
-    aliases = [alias.rstrip(".").lower() for alias in lists["aliases"]]
+    name = ascii_name(texts["name"])
+    aliases = [ascii_name(alias) for alias in lists["aliases"]]
     details = Told(
         gid=_user(value, "user_group", names.group),
         pid=_integer(value, "pid"),

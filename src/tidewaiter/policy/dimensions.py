@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any
 
 from tidewaiter.model.key import Address, Direction, protocol_name
-from tidewaiter.policy import words
+from tidewaiter.policy import hosts, words
 from tidewaiter.policy.patterns import BadValueError, Under, directories, zones
 from tidewaiter.policy.rule import Facts, PortSpan, Value, World
 from tidewaiter.policy.scopes import Network
@@ -289,12 +289,12 @@ _TABLE = (
     Dimension(
         "host", "a name", "what the other end is called: a name, a zone with its top (`.example.com`), a pattern; "
         "each name that it is an alias of counts too",
-        _plain(words.parse_name), lambda f: f.names, many=True, above=zones,
+        _plain(hosts.parse_name), lambda f: f.names, many=True, above=zones,
         examples=("example.com", ".example.com", "ads*.example.*", "re:^ads[0-9]+[.]"), of=("names",),
     ),
     Dimension(
         "asked_host", "a name", "the same, but only the name that the program asked for",
-        _plain(words.parse_name), lambda f: f.names[0] if f.names else None, above=zones, of=("names",),
+        _plain(hosts.parse_name), lambda f: f.names[0] if f.names else None, above=zones, of=("names",),
     ),
     Dimension(
         "list", "a list's name", "a list (`[list.NAME]`) that has a name or the address of the other end",

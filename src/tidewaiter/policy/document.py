@@ -82,12 +82,16 @@ class Policy:
         return cls._of([main], Names(user=find_user))
 
     @classmethod
-    def load(cls, path: str | Path, names: Names | None = None) -> Policy:
+    def load(
+        cls, path: str | Path, names: Names | None = None, instead: Mapping[str, str] | None = None
+    ) -> Policy:
         """The policy of a file in UTF-8 and of those that it includes. Raises `PolicyError`, also where it cannot read.
 
-        ``names`` says what the names of users and groups stand for; by default it is this host who says it.
+        ``names`` says what the names of users and groups stand for; by default it is this host who says it. ``instead``
+        has texts by the paths of files, as `files` has them: they are taken for what these files hold.
         """
-        main = reader.Reader(_read(path), str(path))
+        texts = instead or {}
+        main = reader.Reader(_read(path, texts), str(path))
         readers, folders = [main], []
         for pattern, error in main.includes():
             try:
@@ -97,7 +101,9 @@ class Policy:
             folders.append(str((Path(path).parent / pattern).parent))
             if not found and not any(sign in pattern for sign in "*?["):
                 raise error("is not there", "write the path of a file, seen from this one")
-            readers += [reader.Reader(_read(one), str(one), main=False) for one in found if one.is_file()]
+            readers += [
+                reader.Reader(_read(one, texts), str(one), main=False) for one in found if one.is_file()
+            ]
             if len(readers) > MAX_FILES:
                 raise error(f"are more than {MAX_FILES} files", "put rules together into fewer files")
         return cls._of(readers, names or Names(), tuple(dict.fromkeys(folders)))
@@ -138,11 +144,14 @@ class Policy:
         )
 
 
-def _read(path: str | Path) -> str:
+def _read(path: str | Path, instead: Mapping[str, str]) -> str:
     where = str(path)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
+        if where in instead:
+            data = instead[where].encode()
+        else:
+            with Path(path).open("rb") as file:
+                data = file.read(MAX_SIZE + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         remedy = "check its path and its permissions"

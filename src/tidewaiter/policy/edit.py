@@ -1,22 +1,30 @@
 """Changes of a policy file's text: a rule is put in, taken out, moved, switched. All else stays as it was written.
 
-A text is cut where its tables begin. The comment right above ``[[rule]]`` goes with the rule. Only the piece that is
-changed is read by tomlkit, so a change in a file of ten thousand rules is as quick as in a small one.
+A text is cut where its tables begin and where they end. The comment right above ``[[rule]]`` goes with the rule, and so
+does one right below its last key; what stands apart behind a blank line, like the heading of a section, stays where it
+is. Only the piece that is changed is read by tomlkit, so a change in a file of ten thousand rules is as quick as in a
+small one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
+from tomlkit.items import InlineTable, Item, Table
 
 from tidewaiter.policy.patterns import BadValueError
-from tidewaiter.policy.positions import Positions
+from tidewaiter.policy.positions import BOM, Positions
 from tidewaiter.policy.words import quoted
 from tidewaiter.policy.writing import toml_policy
+
+_REST = re.compile(r"[^\n]*+\n?(?:[ \t]*+#[^\n]*+(?:\n|\Z))*+(?:[ \t]*+\n)*+")
+"""The rest of a table's last line, the comments right below it, and blank lines."""
 
 
 class EditError(ValueError):
@@ -32,29 +40,31 @@ class Place:
 
 
 class Pieces:
-    """A text in pieces: what stands above all tables, then each table with its comment."""
+    """A text in pieces: what stands above all tables, then each table with its comment.
+
+    The comments between two tables that belong to neither are a piece of their own, without a name.
+    """
 
     def __init__(self, text: str) -> None:
         """Raises EditError for a text whose rules are not tables of their own."""
-        positions = Positions(text)
-        try:
-            positions.scan()
-        except BadValueError as bad:
-            raise EditError(str(bad)) from None
+        self._line_end = "\r\n" if "\r\n" in text else "\n"
+        self._begin = BOM if text.startswith(BOM) else ""
+        text = text.removeprefix(BOM).replace("\r\n", "\n")
+        positions = _scanned(text)
         heads = [(at, parts) for at, parts in positions.headers if parts[0] != "rule" or len(parts) == 1]
-        starts = [_with_comment(text, at) for at, _ in heads]
         if "rule" not in [parts[0] for _, parts in heads] and ("rule",) in positions.keys:
             raise EditError(
                 "the rules of this file are one list: write each as [[rule]] to have them changed"
             )
-        ends = [*starts[1:], len(text)] if starts else []
+        cuts = list(_cuts(text, heads, positions.ends))
+        starts = [start for start, _ in cuts]
         self.top = text[: starts[0]] if starts else text
-        self.parts = [".".join(parts) for _, parts in heads]
-        self.texts = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+        self.parts = [name for _, name in cuts]
+        self.texts = [text[start:end] for start, end in zip(starts, [*starts[1:], len(text)], strict=False)]
 
     def text(self) -> str:
-        """The whole."""
-        return self.top + "".join(self.texts)
+        """The whole, with the line ends that it had."""
+        return self._begin + (self.top + "".join(self.texts)).replace("\n", self._line_end)
 
     def rules(self) -> list[int]:
         """Which pieces are rules, in their order."""
@@ -155,19 +165,48 @@ def enable_group(text: str, name: str, *, on: bool) -> str:
     return pieces.text()
 
 
-def _switch(table: MutableMapping[str, Any], on: bool) -> None:
-    if on:
-        table.pop("enabled", None)
-    else:
-        table["enabled"] = False
+def has_group(text: str, name: str) -> bool:
+    """Whether a text has a table for a group of rules. Raises EditError."""
+    return ("group", name) in _scanned(text).keys
 
 
-def _with_comment(text: str, at: int) -> int:
-    """Where the comment begins that stands right above a place, or the line of the place."""
+def _scanned(text: str) -> Positions:
+    positions = Positions(text.removeprefix(BOM))
+    try:
+        positions.scan()
+    except BadValueError as bad:
+        raise EditError(str(bad)) from None
+    return positions
+
+
+def _switch(table: Table | InlineTable, on: bool) -> None:
+    """``enabled = true`` is what holds without it, so it is left only where it has a comment."""
+    there = table.value.item("enabled") if "enabled" in table else None
+    if on and isinstance(there, Item) and not there.trivia.comment:
+        table.remove("enabled")
+    elif not on or there is not None:
+        table["enabled"] = on
+
+
+def _cuts(text: str, heads: list[tuple[int, tuple[str, ...]]], ends: list[int]) -> Iterator[tuple[int, str]]:
+    """Where each piece begins, and its name."""
+    end = max((one for one in ends if heads and one <= heads[0][0]), default=0)  # of what stands above
+    for index, (at, parts) in enumerate(heads):
+        yield _with_comment(text, at, end), ".".join(parts)
+        following = heads[index + 1][0] if index + 1 < len(heads) else len(text)
+        end = ends[bisect_right(ends, following) - 1]
+        rest = _REST.match(text, end)
+        apart = rest.end() if rest else end
+        if apart < (_with_comment(text, following, end) if index + 1 < len(heads) else following):
+            yield apart, ""
+
+
+def _with_comment(text: str, at: int, lowest: int) -> int:
+    """Where the comment begins that stands right above a place, or the line of the place; never above ``lowest``."""
     start = text.rfind("\n", 0, at) + 1
-    while start:
+    while start > lowest:
         above = text.rfind("\n", 0, start - 1) + 1
-        if not text[above:start].lstrip().startswith("#"):
+        if above < lowest or not text[above:start].lstrip().startswith("#"):
             break
         start = above
     return start

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from tidewaiter.policy.hosts import ascii_name, parse_name
 from tidewaiter.policy.imported import CannotCarryError
 from tidewaiter.policy.patterns import REGEX, escape, found, regex
 from tidewaiter.policy.words import user_id
@@ -106,7 +107,7 @@ def conditions(
     if one.operand == "true":
         return []
     if one.kind == "lists" or one.operand.startswith("lists."):
-        return [_of_list(one, read, lists, remarks)]
+        return [_named(_of_list(one, read, lists, remarks))]
     if one.operand not in _DIRECT and one.operand != "protocol" and not one.operand.startswith(_ENVIRONMENT):
         raise CannotCarryError(f"there is nothing here like the operand {one.operand!r}")
     make = {"simple": _simple, "regexp": _regexp, "network": _network, "range": _range}.get(one.kind)
@@ -115,7 +116,16 @@ def conditions(
     made = make(one)
     if one.operand == "iface.in":
         made["direction"] = "in"
-    return [made]
+    return [_named(made)]
+
+
+def _named(made: Conditions) -> Conditions:
+    """The conditions themselves. Raises BadValueError for names of hosts that no policy may have."""
+    names = made.get("asked_host", [])
+    for name in names if isinstance(names, list) else [names]:
+        if name:  # "" is one that is not known
+            parse_name(name)
+    return made
 
 
 def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind of operand
@@ -144,7 +154,7 @@ def _simple(one: Operator) -> Conditions:  # noqa: PLR0911 # one for each kind o
     if not one.data and dimension != "ancestors":
         return {dimension: ""}  # there, what is not known is an empty text
     if one.operand == "dest.host":
-        return {dimension: [_expression(f"^{escape(one.data)}$", sensitive=False)]}
+        return {dimension: [_expression(f"^{escape(ascii_name(one.data))}$", sensitive=False)]}
     plain = one.data.startswith("/") and not one.data.endswith("/") and not set(one.data) & set("*?")
     if one.sensitive and plain and one.data.isprintable() and dimension in {"program", "ancestors"}:
         return {dimension: one.data}

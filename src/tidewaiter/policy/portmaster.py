@@ -13,11 +13,12 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tidewaiter.model.key import protocol_name
+from tidewaiter.policy.hosts import parse_name
 from tidewaiter.policy.imported import CannotCarryError, Imported
 from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.scopes import Network, without
 from tidewaiter.policy.services import SERVICES
-from tidewaiter.policy.words import CONTINENTS, PROTOCOLS, parse_name
+from tidewaiter.policy.words import CONTINENTS, PROTOCOLS
 
 _SCOPES = {
     "localhost": ("localhost",),

@@ -19,6 +19,9 @@ from tidewaiter.policy.patterns import BadValueError
 KeyPath = tuple[str | int, ...]
 """Keys and list indices from the top of a document to one value."""
 
+BOM = "\ufeff"
+"""What some editors put before a text in UTF-8; it is no part of it."""
+
 MAX_DEPTH = 8
 """How many parts a key may have and how deep lists and tables may be nested; the format needs three."""
 
@@ -60,6 +63,8 @@ class _LostError(Exception):
 class Positions:
     """The offsets of the keys and values of one text, and of its ``headers`` with the parts of their names.
 
+    ``ends`` are the offsets behind each header and each key's value, in their order.
+
     Raises `BadValueError` for a key, a nesting or a number that no policy needs; its position is then the
     last one noted, `last`.
     """
@@ -70,6 +75,7 @@ class Positions:
         self.values: dict[KeyPath, int] = {}
         self.last = 0
         self.headers: list[tuple[int, tuple[str, ...]]] = []
+        self.ends: list[int] = []
         self._text = text
         self._lines = [match.start() for match in re.finditer("\n", text)]
         self._rows: dict[KeyPath, int] = {}  # how many [[tables]] there are so far under a path
@@ -84,6 +90,7 @@ class Positions:
                     at, table = self._header(at)
                 else:
                     at = self._pair(at, table, 0)
+                self.ends.append(at)
                 at = self._blank(at)
         except _LostError:
             return

@@ -147,6 +147,8 @@ class Reader(Source):
         if "geography" in self._document:
             table = self._table(self._document["geography"], ("geography",), ("country", "asn"))
             for key in table:
+                if isinstance(table[key], list):
+                    raise self._error(("geography", key), f"{key} is a list", "write the path of one file")
                 into.geography[key] = next(text for text, _ in self._texts(table[key], ("geography", key)))
 
     def _list(self, name: str, table: dict[str, Any], path: KeyPath) -> ListSource:

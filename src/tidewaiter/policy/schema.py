@@ -47,20 +47,20 @@ def schema() -> dict[str, Any]:
     ) | {"required": ["verdict"]}
     tables = {
         "version": {"const": 1},
-        "include": _some(_TEXT),
+        "include": _some(_TEXT, 0),
         "default": _table(
             {word: {"enum": list(DEFAULTS)} for word in ("out", "in", "forward")}, "where no rule matches"
         ),
         "group": _named({"enabled": {"type": "boolean"}}),
         "list": _named(
             {
-                "path": _some(_TEXT),
-                "url": _some(_TEXT | {"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}),
+                "path": _some(_TEXT, 0),
+                "url": _some(_TEXT | {"pattern": "^[Hh][Tt][Tt][Pp][Ss]?://"}, 0),
                 "format": {"enum": list(LIST_FORMATS)},
                 "refresh": {"type": "string", "pattern": "^[0-9]{1,6} ?[smhd]$"},
             }
         ),
-        "network": _named({"interface": _some(_TEXT), "gateway": _some(_TEXT), "wifi": _some(_TEXT)}),
+        "network": _named({key: _some(_TEXT, 0) for key in ("interface", "gateway", "wifi")}),
         "geography": _table({"country": _TEXT, "asn": _TEXT}, "files in MaxMind's format"),
         "rule": {"type": "array", "items": rule},
     }
@@ -81,8 +81,8 @@ def _dimension(one: Dimension) -> dict[str, Any]:
     return _some({"type": kinds[0] if len(kinds) == 1 else kinds}) | described
 
 
-def _some(element: dict[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [element, {"type": "array", "items": element, "minItems": 1}]}
+def _some(element: dict[str, Any], least: int = 1) -> dict[str, Any]:
+    return {"anyOf": [element, {"type": "array", "items": element, "minItems": least}]}
 
 
 def _table(properties: dict[str, Any], description: str) -> dict[str, Any]:

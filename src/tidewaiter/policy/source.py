@@ -12,7 +12,7 @@ import tomli
 from tidewaiter.policy.errors import PolicyError
 from tidewaiter.policy.index import uncollected
 from tidewaiter.policy.patterns import BadValueError
-from tidewaiter.policy.positions import KeyPath, Positions, is_plain
+from tidewaiter.policy.positions import BOM, KeyPath, Positions, is_plain
 from tidewaiter.policy.remembered import RULES, Piece, pieces
 from tidewaiter.policy.words import listed, quoted
 
@@ -34,7 +34,7 @@ class Source:
     def __init__(self, text: str, where: str, *, main: bool = True) -> None:
         self.where, self._main = where, main
         self._pieces: list[Piece] = []
-        self._text = text.replace("\r\n", "\n")
+        self._text = text.removeprefix(BOM).replace("\r\n", "\n")
         self._positions = Positions(self._text)
         # What is plain has no depth, so it can be read at once; where things stand is then looked up only for an error.
         self._plain = is_plain(self._text)

@@ -12,11 +12,13 @@ from tidewaiter.policy.connection import facts_of
 from tidewaiter.policy.document import MAX_SIZE, Policy
 from tidewaiter.policy.explain import Explainer
 from tidewaiter.policy.patterns import BadValueError
-from tidewaiter.policy.positions import Positions
+from tidewaiter.policy.positions import BOM, Positions
+from tidewaiter.policy.reader import ANSWERS
 from tidewaiter.policy.rule import Facts, World
-from tidewaiter.policy.words import quoted
+from tidewaiter.policy.words import quoted, word
 
 _KEYS = frozenset(("name", "connection", "verdict", "rule"))
+_VERDICTS = dict.fromkeys((*ANSWERS, "python", "undecided"))
 
 
 class TrialError(ValueError):
@@ -81,6 +83,7 @@ def load_trials(path: str | Path) -> Trials:
 
 def parse_trials(text: str, where: str = "cases.toml") -> Trials:
     """The cases that a TOML text describes. Raises TrialError."""
+    text = text.removeprefix(BOM)
     positions = Positions(text)
     try:
         positions.scan()
@@ -95,6 +98,8 @@ def parse_trials(text: str, where: str = "cases.toml") -> Trials:
         or document.keys() - {"case", "policy", "version"}
     ):
         raise TrialError(f'{where}:1: a file of cases has policy = "FILE" and tables [[case]], nothing else')
+    if not cases:
+        raise TrialError(f"{where}:1: there are no cases; write some as [[case]]")
     found = []
     for index, case in enumerate(cases):
         line = positions.line_and_column(positions.of(("case", index), key=True))[0]
@@ -114,6 +119,7 @@ def _trial(case: object, index: int, line: int) -> Trial:
     for key, value in texts.items():
         if not isinstance(value, str):
             raise BadValueError(f"{key} is {quoted(value)}", "write a text")
+    word("verdict", texts["verdict"], _VERDICTS)
     name = texts["name"] or f"case {index + 1}"
     return Trial(name, line, facts_of(case["connection"]), texts["verdict"], texts["rule"])
 

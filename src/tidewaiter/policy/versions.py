@@ -43,7 +43,8 @@ class History:
     def __init__(self, file: Path) -> None:
         """Reads them. Raises HistoryError and OSError."""
         self.file = file
-        self.path = file.with_name(f"{file.name}.history")
+        real = file.resolve()  # one history, by whatever link it is changed
+        self.path = real.with_name(f"{real.name}.history")
         self.versions: list[Version] = []
         if self.path.exists():
             for number, line in enumerate(self.path.read_text().splitlines(), 1):
@@ -56,7 +57,7 @@ class History:
 
     def notice(self, now: float) -> None:
         """Makes a version of what the file holds, if nobody has told of it."""
-        text = self.file.read_text()
+        text = read_text(self.file)
         if not self.versions or self.versions[-1].text != text:
             changed = self.file.stat().st_mtime
             self._append(
@@ -110,12 +111,17 @@ class History:
         return version
 
 
+def read_text(path: Path) -> str:
+    """What a file holds, with the line ends that it has. Raises OSError and UnicodeDecodeError."""
+    return path.read_bytes().decode()
+
+
 def replace_text(path: Path, text: str, like: Path | None = None) -> None:
     """Writes a file in one step, with the rights that it (or another) has. Raises OSError."""
     path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -200,19 +200,6 @@ PROTOCOLS: dict[str, int] = {
 """The protocols that have a name in a policy."""
 
 
-def parse_name(text: str) -> str | Pattern | Under:
-    """A name, a zone (``.example.com``), a pattern with ``*``, or ``re:`` and an expression. Raises `BadValueError`."""
-    if text.startswith(REGEX):
-        return regex(text)
-    plain = text.rstrip(".").lower()
-    if not plain or not plain.isprintable() or any(sign in plain for sign in " /:@") or len(plain) > 300:
-        remedy = "write it like example.com, .example.com, *.example.com or re:EXPRESSION"
-        raise BadValueError(f"{quoted(text)} is not a name", remedy)
-    if is_glob(plain):
-        return glob(plain, fold=True)
-    return Under(plain) if plain.startswith(".") else plain
-
-
 def parse_digest(text: str, digits: int) -> str:
     """A checksum in hexadecimal. Raises `BadValueError`."""
     if len(text) != digits or not all(digit in "0123456789abcdef" for digit in text.lower()):
