@@ -40,7 +40,7 @@ def state(engine: Engine) -> dict[str, int]:
     return engine.statistics() | {
         "waiting": len(engine.driver.packets),
         "connections": len(engine.driver._connections),
-        "told": len(machine._known),
+        "told": len(machine.known),
         "ahead": len(machine._held),
         "closed": len(machine._closed),
         "questions": len(list(kernel.map("pending").keys())),

@@ -185,3 +185,38 @@ def test_a_lab_with_an_owner(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "the lab sees 10.77.0.1 port" in done.stdout
     assert "-> 10.77.0.10 80 protocol 6" in told.read_text()
+
+
+LAST_OWNER = """
+import socket, sys, time
+device = socket.socket(socket.AF_UNIX)
+while device.connect_ex(sys.argv[1]):
+    time.sleep(0.05)
+print("ready", flush=True)
+assert device.recv(65536), "somebody connects"
+device.sendall(b"\\0")  # Shutdown
+while device.recv(65536):
+    pass
+print("over")
+"""
+
+
+@pytest.mark.live
+def test_an_owner_shuts_the_driver_of_a_lab_down(tmp_path: Path) -> None:
+    """What was held is resolved at once, the stream ends, and the lab goes on without a firewall."""
+    path, told, owner = tmp_path / "device", tmp_path / "told", tmp_path / "owner.py"
+    owner.write_text(LAST_OWNER)
+    script = (
+        f"{sys.executable} {owner} {path} > {told} & until grep -q ready {told}; do sleep 0.05; done; "
+        "curl -m 5 -sS $LAB_HTTP; wait; curl -sS $LAB_HTTP"
+    )
+    done = subprocess.run(
+        [*COMMAND, "lab", "--quiet", "--timeout", "50", "--device", path, "--", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the lab sees 10.77.0.1 port") >= 1
+    assert told.read_text() == "ready\nover\n"

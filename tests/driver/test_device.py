@@ -214,6 +214,33 @@ def test_bandwidth_is_told_as_deltas_by_family_and_protocol(bench: Bench) -> Non
     assert bench.read() == []
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_totals_that_find_no_room_are_told_the_next_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    monkeypatch.setattr(module, "ENTRIES", 2)
+    for number in range(5):
+        bench.hold(bytes([number]), V4._replace(local_port=100 + number))
+        bench.driver.counted(bytes([number]), 7, 8)
+        if ended:
+            bench.driver.ended(bytes([number]), 9, 8, 9)
+    bench.tell()
+    bench.read()
+    ports: list[int] = []
+    monkeypatch.setattr(bench.device, "_room", 100)  # for one info of two entries
+    for _ in range(3):
+        bench.command(GetBandwidthStats())
+        (stats,) = bench.read()
+        assert isinstance(stats, BandwidthStats)
+        assert {(one.transmitted_bytes, one.received_bytes) for one in stats.entries} == {
+            (9 if ended else 7, 8)
+        }
+        ports += [entry.local_port for entry in stats.entries]
+    assert sorted(ports) == [100, 101, 102, 103, 104]
+    bench.command(GetBandwidthStats())
+    assert bench.read() == []
+
+
 def test_those_who_ended_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ENDED", 2)
     for number in range(5):

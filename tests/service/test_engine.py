@@ -257,6 +257,21 @@ def test_open_connections_are_asked_about_again(world: World, agent: Agent) -> N
         assert engine.statistics()["kernel_held"] == held
 
 
+@pytest.mark.parametrize("do", ["tcp", "udp", "sendto"])
+def test_an_answer_to_what_was_asked_before_another_policy_counts(
+    world: World, agent: Agent, do: str
+) -> None:
+    asked: list[Asked] = []
+    with engine_in(world, ASK, ask=asked.append) as engine:
+        going = agent.start(do, ECHO, say="x", timeout=PATIENCE)
+        eventually(lambda: bool(asked), "it is asked about", PATIENCE)
+        engine.load(ASK)
+        eventually(lambda: engine._recheck is None, "the pass over open connections ends", PATIENCE)
+        engine.answer(asked[0].packet, Verdict.PERMANENT_ACCEPT)
+        assert going.result(PATIENCE).heard == "x"
+    assert len(asked) == 1
+
+
 def test_a_policy_that_the_kernel_refuses_leaves_the_old_one(
     world: World, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,8 @@ def _guarded(
     )
 
     def look() -> None:
+        if guard and guard.finished.is_set():  # its owner has shut it down, or it has failed
+            guard.stop()
         if followed.changed() and engine.running:
             followed.reload(engine.load, tell)
 

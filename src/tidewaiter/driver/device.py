@@ -27,6 +27,9 @@ LINES = 1024
 ENDED = 65536
 """Ended connections whose last bytes wait for GetBandwidthStats; those of the oldest go first."""
 
+ENTRIES = 1024
+"""Connections that one BandwidthStats tells of, at the most."""
+
 _ASKED_BY_TRANSPORT = (Protocol.TCP, Protocol.UDP)
 _GROUPS = [(version, protocol) for protocol in _ASKED_BY_TRANSPORT for version in (4, 6)]
 
@@ -155,7 +158,8 @@ class Device:
             self._waiting += self._lines.popleft()
 
     def _send_bandwidth(self) -> None:
-        groups: dict[tuple[int, int], list[infos.BandwidthEntry]] = {}
+        """What does not fit into the room stays for the next time."""
+        groups: dict[tuple[int, int], list[tuple[Connection, infos.BandwidthEntry]]] = {}
         ended, self._gone = self._gone, deque()
         still_open = [connection for _, connection in self._driver.flows()]
         for connection in [*ended, *still_open]:
@@ -163,12 +167,20 @@ class Device:
             deltas = connection.sent - sent, connection.received - received
             if any(deltas):
                 name = connection.key.version, connection.key.protocol
-                groups.setdefault(name, []).append(_entry(connection.key, *deltas))
+                groups.setdefault(name, []).append((connection, _entry(connection.key, *deltas)))
+        gone = {connection.id for connection in ended}
+        for name in _GROUPS:
+            told = groups.get(name, [])
+            for some in (told[at : at + ENTRIES] for at in range(0, len(told), ENTRIES)):
+                data = infos.encode(infos.BandwidthStats(*name, tuple(entry for _, entry in some)))
+                if len(self._waiting) + len(data) > self._room:
+                    self._gone.extend(connection for connection, _ in some if connection.id in gone)
+                    continue
+                self._waiting += data
+                self._counted.update((one.id, (one.sent, one.received)) for one, _ in some)
         # of these alone: what was forgotten without an end would stay for good
-        self._counted = {one.id: (one.sent, one.received) for one in still_open}
-        for version, protocol in _GROUPS:
-            if (version, protocol) in groups:
-                self._send(infos.BandwidthStats(version, protocol, tuple(groups[version, protocol])))
+        left = {one.id for one in (*still_open, *self._gone)}
+        self._counted = {number: totals for number, totals in self._counted.items() if number in left}
 
 
 def _wire_direction(direction: Direction) -> int:

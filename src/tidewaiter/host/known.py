@@ -39,6 +39,11 @@ class Known:
         self.put(name, data)
         self.asked[name] = data
 
+    def renew(self, name: bytes, epoch: int) -> None:
+        """The policy is another: what is asked is asked under that one, and so will the answer be."""
+        if name in self.asked:
+            self.asked[name] = records.of_epoch(self.asked[name], epoch)
+
     def put(self, name: bytes, data: bytes) -> None:
         """What was told now, before the driver hears of it."""
         cookie, ends = _cookie(data), records.ends_with_socket(data)

@@ -85,7 +85,7 @@ class Machine:
         self._poll.register(self._wake.fileno(), select.EPOLLIN)
         for queue in self._queues:
             self._poll.register(queue.fileno(), select.EPOLLIN)
-        self._known = Known(driver.find)
+        self.known = Known(driver.find)
         self._held = Told(_KEPT)
         self._backlog: list[bytes] = []
         self._sighted: dict[bytes, Sighted] = {}
@@ -167,7 +167,7 @@ class Machine:
                     judged = judge(connection, payload)
                     if judged is None or not judged.permanent:
                         on_sight = False
-                        self._known.ask(flow, data)
+                        self.known.ask(flow, data)
                         actions += self.driver.packet(flow, connection, (number, packet), payload, since)
                         self.judged[self.driver.packets.newest] = judged
                         continue
@@ -193,7 +193,7 @@ class Machine:
         now = time.monotonic_ns()
         sighted, self._sighted = self._sighted, {}
         for flow, (data, connection, since) in sighted.items():
-            self._known.put(flow, data)
+            self.known.put(flow, data)
             actions += self.driver.decided(flow, connection, now, now - since)
         backlog, self._backlog = self._backlog, []
         for data in backlog:
@@ -202,7 +202,7 @@ class Machine:
         if self._closed:
             for flow, data, closed in self._closed.over(now, self._waited_for):
                 actions += self._over(flow, data, closed)
-        self._known.trim()
+        self.known.trim()
         return actions
 
     def _clear_lost(self, now: int) -> None:
@@ -221,7 +221,7 @@ class Machine:
 
     def count(self) -> list[Connection]:
         """Asks the kernel for the totals of every connection; returns those that have moved."""
-        ending = self._known.ending_with_sockets()
+        ending = self.known.ending_with_sockets()
         totals = {flow: self._verdicts.total(data) for flow, data in ending}
         for data in self._totals.read():  # what a socket has counted goes before what is said of its flow
             record = records.unpack(data)
@@ -237,7 +237,7 @@ class Machine:
             flow = data[records.FLOW]
             connection = self._connection(flow, data)
             if connection.verdict.decided:
-                self._known.put(flow, data)
+                self.known.put(flow, data)
                 actions += self.driver.decided(flow, connection, now)
         return actions
 
@@ -269,7 +269,7 @@ class Machine:
         if kind == EventKind.ESTABLISHED:
             known = self.driver.find_open(flow)
             if known is not None:  # what came in has its own socket now
-                self._known.put(flow, data)
+                self.known.put(flow, data)
                 known.cookie = int.from_bytes(data[records.COOKIE], "little")
             self.driver.established(flow, now)
             return []
@@ -281,7 +281,7 @@ class Machine:
             key = connection.key
             if not int(key.local) or (not key.local_port and connection.remembers):
                 return self.driver.decided(b"", connection, now)  # refused at connect: it never had two ends
-        self._known.put(name, data)
+        self.known.put(name, data)
         return self.driver.decided(name, connection, now)
 
     def _hold(
@@ -290,7 +290,7 @@ class Machine:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
             name = records.name(data)
-            self._known.ask(name, data)
+            self.known.ask(name, data)
             return self.driver.packet(name, self._connection(name, data, through), token, payload, now)
         known = self.driver.find(flow)
         if known is None and (data := self._questions.search(flow)):
@@ -311,8 +311,8 @@ class Machine:
 
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
-        for flow in self._known.of_socket(record.cookie):
-            known, data = self.driver.find(flow), self._known.get(flow)
+        for flow in self.known.of_socket(record.cookie):
+            known, data = self.driver.find(flow), self.known.get(flow)
             if flow[PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
                 continue  # forwarded: it ends when both ends have said so, with all that was on its way
             actions += self._close(flow, data, now) if data else []
@@ -329,12 +329,12 @@ class Machine:
         return self._over(flow, data, now)
 
     def _over(self, flow: bytes, data: bytes, now: int) -> list[Action]:
-        if self.driver.find(flow) is None and self._known.get(flow) is None:
+        if self.driver.find(flow) is None and self.known.get(flow) is None:
             self._verdicts.forget_question(data)  # its packet was dropped on its way: nobody has heard of it
             return []
         record = records.unpack(data)
         sent, received = record.sent, record.received
-        self._known.remove(flow)
+        self.known.remove(flow)
         if records.ends_with_socket(data):
             counted = self._verdicts.total(data)
             sent, received = max(sent, counted[0]), max(received, counted[1])
@@ -356,14 +356,14 @@ class Machine:
                 if action.flow in written:
                     self._answer(answers)
                 written.add(action.flow)
-                data = self._known.asked.get(action.flow)
+                data = self.known.asked.get(action.flow)
                 if data is not None:  # else its event was lost: the verdict holds for what was held
                     self._verdicts.write(data, action.connection, action.verdict, self._rule_numbers)
                     if action.connection.decided_for_good and data[records.HOME] != _RELEASED:
-                        del self._known.asked[action.flow]
+                        del self.known.asked[action.flow]
                 continue
             if type(action) is Renew:
-                if (data := self._known.get(action.flow)) is not None:
+                if (data := self.known.get(action.flow)) is not None:
                     self.cutter.renew(data, action)
                 continue
             assert isinstance(action, Release)

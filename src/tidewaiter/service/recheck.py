@@ -2,7 +2,8 @@
 
 The kernel decides each connection anew with its next packet. Here the same is asked of the classifier without waiting
 for that packet, a few connections at a time, so that packets that wait for an answer get it meanwhile. Where the policy
-says to ask, and where too little is known, nothing is done: the next packet brings the question.
+says to ask, and where too little is known, nothing is done: the next packet brings the question. What is asked about
+already stays so, and an answer to it counts under the new policy.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ class Recheck:
         decision = self._decide(connection)
         verdict = PERMANENT.get(decision.answer)
         if verdict is None or verdict.passes:
+            if known is not None and driver.packets.waiting(flow):  # else nobody would take the answer
+                known.epoch = self._epoch
+                self._machine.known.renew(flow, self._epoch)
             if verdict is Verdict.PERMANENT_ACCEPT and self._would_lose_a_datagram(record):
                 self._machine.cutter.keep(data, verdict)
             return []
