@@ -259,3 +259,9 @@ def test_a_reader_that_goes_away_ends_it() -> None:
         process.stdout.close()
         assert process.wait(PATIENCE) == 128 + 13  # SIGPIPE, as the command alone would end
         assert process.stderr.read() == ""
+
+
+def test_an_owner_is_asked_so_nothing_is_only_observed() -> None:
+    done = CliRunner().invoke(lab, ["--device", "/tmp/x", "--mode", "observe", "--", "true"])
+    assert done.exit_code == 2
+    assert "observing asks nobody: leave --mode away" in done.output

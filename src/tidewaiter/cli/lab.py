@@ -83,6 +83,10 @@ def lab(
     """
     if device and (policy_file or no_firewall):
         raise click.UsageError("With --device its owner decides: leave --policy and --no-firewall away.")
+    if device and Mode(mode) is Mode.OBSERVE:
+        raise click.UsageError(
+            "With --device its owner is asked, and observing asks nobody: leave --mode away."
+        )
     missing = missing_privileges()
     if missing:
         raise Failure(f"The lab needs its own network and the live kernel. {missing}")
