@@ -7,12 +7,16 @@
        /* build: enforce -DENFORCE */        -> X.enforce.bpf.o
 
    Objects do not depend on the machine's kernel (CO-RE), so that a wheel carries them ready made.
+   ``types.c`` becomes ``types.o``, from which Python reads the layouts of what both share. With
+   TIDEWAITER_WITHOUT_BPF in the environment it is the only one, and any C compiler that writes BTF makes it: captures
+   are replayed and policies read without the kernel half.
 2. The extensions: ``tidewaiter.X._native`` from ``src/tidewaiter/X/native/*.c``, against the limited API of
    Python 3.11: one wheel serves every later version.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -52,6 +56,10 @@ def objects(source: Path) -> dict[str, list[str]]:
     return named or {f"{stem}.bpf.o": []}
 
 
+def _without_bpf() -> bool:
+    return bool(os.environ.get("TIDEWAITER_WITHOUT_BPF"))
+
+
 class BuildBPF(Command):
     """Compiles the eBPF sources with clang, into the wheel or, for an editable install, beside them."""
 
@@ -67,18 +75,20 @@ class BuildBPF(Command):
 
     def _outputs(self) -> dict[Path, tuple[Path, list[str]]]:
         built = Path(self.get_finalized_command("build").build_lib, PACKAGE)
-        return {
-            (SOURCE if self.editable_mode else built) / name: (source, flags)
-            for source in map(Path, paths("*.bpf.c"))
-            for name, flags in objects(source).items()
-        }
+        folder = SOURCE if self.editable_mode else built
+        outputs: dict[Path, tuple[Path, list[str]]] = {}
+        for source in map(Path, paths("types.c")):
+            outputs[folder / f"{source.stem}.o"] = source, []
+        for source in map(Path, [] if _without_bpf() else paths("*.bpf.c")):
+            outputs |= {folder / name: (source, flags) for name, flags in objects(source).items()}
+        return outputs
 
     def run(self) -> None:
         """Compiles each object. Raises PlatformError without clang or on an unknown machine."""
         outputs = self._outputs()
         if not outputs:
             return
-        if shutil.which("clang") is None:
+        if not _without_bpf() and shutil.which("clang") is None:
             raise PlatformError("clang is missing, and the eBPF programs need it: apt-get install clang")
         machine = platform.machine()
         if machine not in TARGETS:
@@ -92,16 +102,18 @@ class BuildBPF(Command):
 
     def _compile(self, source: Path, output: Path, flags: list[str]) -> None:
         command = ["clang", "-O2", "-g", "-Wall", "-target", "bpf", *flags, "-I", str(SOURCE)]
+        if _without_bpf():
+            command = ["cc", "-gbtf", "-I", str(SOURCE)]
         # Debian keeps the kernel's asm/ headers in a directory that only the native target searches.
         command += ["-idirafter", f"/usr/include/{platform.machine()}-linux-gnu"]
         command += ["-c", str(source), "-o", str(output)]
         print(" ".join(command), flush=True)
         if subprocess.run(command, check=False).returncode != 0:
-            raise CompileError(f"clang could not compile {source}: its messages are above")
+            raise CompileError(f"{command[0]} could not compile {source}: its messages are above")
 
     def get_source_files(self) -> list[str]:
         """What a source distribution must contain. Part of the protocol of setuptools commands."""
-        return [*paths("*.bpf.c"), *paths("*.h"), *paths("native/*.h")]
+        return [*paths("*.bpf.c"), *paths("types.c"), *paths("*.h"), *paths("native/*.h")]
 
     def get_outputs(self) -> list[str]:
         """The files that ``run`` makes. Part of the protocol of setuptools commands."""

@@ -110,6 +110,24 @@ def test_what_only_root_can_install_is_named(dev: Dev, checkout: Path) -> None:
     assert calls(checkout) == []
 
 
+def test_without_clang_and_without_root_a_capture_is_replayed(dev: Dev, checkout: Path) -> None:
+    hide = checkout / "without-clang"
+    hide.mkdir()
+    for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
+        for found in Path(folder).iterdir():
+            if found.name != "clang" and not (hide / found.name).exists():
+                (hide / found.name).symlink_to(found)
+    path = f"{checkout}/bin:{hide}"
+    result = dev("run", PATH=path)
+    assert "going on without clang" in result.stderr
+    build, run = calls(checkout)
+    assert build.endswith(".[lab]")
+    assert run == "tidewaiter run --mode observe"
+    assert dev("run").returncode == 0, "clang is there now"
+    assert calls(checkout)[0] == build, "so the programs are built"
+    assert dev("setup", PATH=path).returncode == 2, "tests need them"
+
+
 def test_a_second_setup_installs_nothing(dev: Dev, checkout: Path) -> None:
     first = dev("setup")
     assert first.returncode == 0, first.stderr

@@ -117,7 +117,7 @@ def test_every_object_was_built_from_this_header(
     layout = types.structure("tw_connection")
     assert layout.size == compiled.sizes["tw_connection"]
     assert {member.name: place(member) for member in layout.members} == compiled.fields["tw_connection"]
-    assert types.map_types("pending") == objects.types().map_types("pending")
+    assert types.map_types("pending") == objects.maps().map_types("pending")
 
 
 def named(constants: dict[str, int], prefix: str, names: list[str]) -> dict[str, int]:

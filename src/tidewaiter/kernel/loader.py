@@ -143,7 +143,7 @@ class Kernel:
         self.pins, self.mode = pins, mode
         self._loaded = loaded
         self._fds = fds
-        types = objects.types()
+        types = objects.maps()
         cpus = possible_cpus()
         self.maps = {
             name: Map(name, os.dup(fd), *types.map_types(name), cpus=cpus if name in _PER_CPU else 1)

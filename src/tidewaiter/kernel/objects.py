@@ -49,7 +49,12 @@ ALL = (*CGROUP_OBJECTS, HOLD, REDIRECT, TOTALS, IDENTITY, FRAMES)
 
 
 def types() -> Btf:
-    """The types that the kernel half and Python share. Any object that uses the maps knows them all."""
+    """The types that the kernel half and Python share: those of types.h, from an object without a program (types.c)."""
+    return Btf.of_object(DIRECTORY / "types.o")
+
+
+def maps() -> Btf:
+    """The types of the maps. Any object that uses them knows them all."""
     return Btf.of_object(CGROUP_OBJECTS[-1].path(Mode.ENFORCE))
 
 
