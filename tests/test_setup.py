@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tidewaiter.kernel.btf import Btf
+
 ROOT = Path(__file__).parent.parent
 
 SOURCES = {
@@ -121,6 +123,21 @@ def test_an_editable_install_has_everything_beside_the_sources(project: Path) ->
     assert built_objects(kernel) == OBJECTS
     assert (kernel / "_native.abi3.so").exists()
     assert (project / "src/tidewaiter/lists/_native.abi3.so").exists()
+
+
+def test_without_bpf_any_compiler_tells_the_types(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = project / "src/tidewaiter/kernel"
+    (kernel / "types.c").write_text("struct answer { int number; } answer;\n")
+    assert build(project, "editable").returncode == 0
+    assert built_objects(kernel) == OBJECTS
+    by_clang = Btf.of_object(kernel / "types.o").structure("answer")
+    for path in kernel.glob("*.o"):
+        path.unlink()
+    monkeypatch.setenv("TIDEWAITER_WITHOUT_BPF", "1")
+    result = build(project, "editable")
+    assert result.returncode == 0, result.stderr
+    assert built_objects(kernel) == set()
+    assert Btf.of_object(kernel / "types.o").structure("answer") == by_clang
 
 
 def test_a_changed_header_reaches_the_object(project: Path) -> None:
