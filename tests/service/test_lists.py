@@ -250,7 +250,8 @@ def test_bad_lines_are_told_with_their_place(tmp_path: Path, folder: Path) -> No
         (
             "/x",
             "what",
-            "list 'ads': there is no format 'what', only rpz, dnsmasq, adblock, hosts, networks, domains, zones, opensnitch-domains, opensnitch-networks",
+            "list 'ads': there is no format 'what', only rpz, dnsmasq, adblock, hosts, networks, domains, zones, "
+            "opensnitch-domains, opensnitch-networks",
         ),
         ("ftp://x/list", "", "list 'ads': ftp://x/list is neither a path nor a URL of http or https"),
     ],
