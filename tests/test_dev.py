@@ -114,9 +114,10 @@ def test_without_clang_and_without_root_a_capture_is_replayed(dev: Dev, checkout
     hide = checkout / "without-clang"
     hide.mkdir()
     for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
-        for found in Path(folder).iterdir():
-            if found.name != "clang" and not (hide / found.name).exists():
-                (hide / found.name).symlink_to(found)
+        for found in filter(Path.is_file, Path(folder).iterdir()):
+            link = hide / found.name
+            if found.name != "clang" and not link.is_symlink():
+                link.symlink_to(found)
     path = f"{checkout}/bin:{hide}"
     result = dev("run", PATH=path)
     assert "going on without clang" in result.stderr
