@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ from tidewaiter.host.policy_maps import set_config
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
 from tidewaiter.model.key import Protocol
-from tidewaiter.model.packet import Packet, TcpFlag
+from tidewaiter.model.packet import Packet, TcpFlag, parse_packet
 from tidewaiter.service.engine import Counted
 
 pytestmark = pytest.mark.live
@@ -201,6 +202,39 @@ def test_a_container_that_cannot_be_noted_is_refused(
         assert firewall.statistics()["makers_full"] > 0
         others()
         assert container.say(kind, plan.ECHO.v4) == [None, "hello"]
+
+
+@BOTH
+@KINDS
+def test_an_answer_for_one_packet_asks_about_the_reply(
+    world: World, name: str, container: Container, to: str, kind: str
+) -> None:
+    """Each packet of a forwarded connection is a question, whichever way it goes."""
+    seen: list[bool] = []
+
+    async def answer(firewall: Firewall, replies: Verdict) -> None:
+        async for held in firewall.connections():
+            assert (str(held.connection.key.remote), held.direction) == (to, Direction.FORWARD)
+            back = str(parse_packet(held.payload or b"").source) == to
+            seen.append(back)
+            held.answer(replies if back else Verdict.ACCEPT)
+
+    async def say(firewall: Firewall, replies: Verdict, patience: float) -> str | None:
+        answering = asyncio.create_task(answer(firewall, replies))
+        said = await asyncio.to_thread(container.say, kind, to, patience)
+        answering.cancel()
+        return said[0]
+
+    async def run() -> None:
+        async with Firewall(ASK, scope=scope_of(world), name=name) as firewall:
+            assert await say(firewall, Verdict.ACCEPT, PATIENCE) is None
+            assert seen.count(True) >= (1 if kind == "udp" else 2)  # a SYN-ACK, and data both ways
+            assert seen.count(False) >= (1 if kind == "udp" else 3)
+            seen.clear()
+            assert await say(firewall, Verdict.DROP, 1.5) == "TimeoutError"
+            assert True in seen
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["a program's", "another host's"])

@@ -216,6 +216,46 @@ def test_a_verdict_that_is_not_permanent_lets_a_handshake_through_and_no_more(
         assert owner.silent()
 
 
+@pytest.mark.parametrize("here", plan.CLIENT, ids=["v4", "v6"])
+def test_what_a_datagram_server_sends_back_is_asked_about_too(
+    world: World, agent: Agent, path: Path, here: str
+) -> None:
+    """§2.3.5 for a socket that has said nothing yet: an answer for what came in is none for what goes out."""
+    agent.do("bound", (here, 8108))
+    family = socket.AF_INET6 if ":" in here else socket.AF_INET
+    with (
+        owned(world, path) as owner,
+        world.in_server(lambda: socket.socket(family, socket.SOCK_DGRAM)) as peer,
+    ):
+        peer.connect((here, 8108))
+
+        def say(text: bytes, coming: Verdict, going: Verdict) -> None:
+            peer.send(text)
+            came, went = owner.answer(coming)[0], owner.answer(going)[0]
+            assert (came.process_id, came.local_port, came.direction) == (agent.pid, 8108, 1)
+            assert (went.local_port, went.remote_port) == (8108, came.remote_port)
+            assert went.payload.endswith(text), "the packet that goes out is the one that is asked about"
+
+        for text in (b"one", b"two"):
+            say(text, Verdict.ACCEPT, Verdict.ACCEPT)
+            peer.settimeout(PATIENCE)
+            assert peer.recv(10) == text
+        for refusal in (Verdict.DROP, Verdict.BLOCK):
+            say(b"three", Verdict.ACCEPT, refusal)
+            peer.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                peer.recv(10)
+        peer.send(b"four")
+        owner.answer(Verdict.DROP)
+        assert owner.silent(), "what was dropped is not answered"
+        say(b"five", Verdict.ACCEPT, Verdict.PERMANENT_ACCEPT)
+        peer.settimeout(PATIENCE)
+        assert peer.recv(10) == b"five"
+        peer.send(b"six")
+        assert peer.recv(10) == b"six"
+        assert owner.silent()
+
+
 @BOTH
 @KINDS
 def test_an_update_holds_for_the_next_packet(
@@ -356,6 +396,25 @@ def test_bandwidth_is_what_has_passed_since(world: World, agent: Agent, path: Pa
             (entry,) = stats.entries
             totals.append((entry.local_port, entry.transmitted_bytes, entry.received_bytes))
         assert totals == [(made.port, 5, 5), (made.port, 3, 3)]
+
+
+@KINDS
+def test_bytes_need_not_be_counted(world: World, agent: Agent, path: Path, kind: str) -> None:
+    """§2.1: the rest goes on."""
+    with serving(world, path, count=False) as server, Owner(path) as owner:
+        owner.obeyed()
+        trying = agent.start(kind, ECHO, say="hello")
+        owner.answer(Verdict.PERMANENT_ACCEPT)
+        made = trying.result(PATIENCE)
+        assert made.heard == "hello"
+        owner.obeyed(GetBandwidthStats())
+        (connection,) = server.engine.driver.known.values()
+        assert (connection.sent, connection.received) == (0, 0)
+        agent.do("close", of=made.id)
+        assert owner.next(ConnectionEnd).local_port == made.port
+        owner.obeyed(GetBandwidthStats())
+        assert not any(isinstance(info, BandwidthStats) for info in owner.infos)
+        assert (connection.sent, connection.received) == (0, 0)
 
 
 def test_there_is_one_owner_at_a_time(world: World, agent: Agent, path: Path) -> None:

@@ -94,6 +94,7 @@ def driver(
     timeout: float,
     on_timeout: str,
     held: int,
+    count: bool,
     state: Path | None,
 ) -> None:
     """Hold new connections for whoever owns the device.
@@ -128,6 +129,7 @@ def driver(
                     timeout=timeout,
                     on_timeout=VERDICTS[on_timeout],
                     held=held,
+                    count=count,
                     redirect=ports,
                     state=state_folder(state, name),
                 )

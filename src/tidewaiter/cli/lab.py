@@ -65,6 +65,7 @@ def lab(
     timeout: float,
     on_timeout: str,
     held: int,
+    count: bool,
     as_json: bool,
     command: tuple[str, ...],
 ) -> None:
@@ -105,6 +106,7 @@ def lab(
                     timeout=timeout,
                     on_timeout=VERDICTS[on_timeout],
                     held=held,
+                    count=count,
                     redirect=RedirectPorts() if device else None,
                 )
                 world.also_remove(state.PINS / world.name)

@@ -84,8 +84,14 @@ waiting_options = _together(
         show_default=True,
         help="Packets that may wait at once; then the oldest is dropped.",
     ),
+    click.option(
+        "--count/--no-count",
+        default=True,
+        show_default=True,
+        help="Whether payload bytes are counted.",
+    ),
 )
-"""``--fail``, ``--timeout``, ``--on-timeout`` and ``--held``."""
+"""``--fail``, ``--timeout``, ``--on-timeout``, ``--held`` and ``--count``."""
 
 firewall_options = _together(
     click.option(

@@ -71,6 +71,7 @@ def run(
     timeout: float,
     on_timeout: str,
     held: int,
+    count: bool,
     as_json: bool,
     state: Path | None,
 ) -> None:
@@ -109,6 +110,7 @@ def run(
                 timeout=timeout,
                 on_timeout=VERDICTS[on_timeout],
                 held=held,
+                count=count,
                 state=state_folder(state, name),
             )
             reporter = Reporter(observe=mode == Mode.OBSERVE)

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from tidewaiter.driver.core import Action, Asked, Driver, Ended, Event
+from tidewaiter.driver.packets import HeldPacket
 from tidewaiter.model.connection import Connection
 from tidewaiter.model.key import ConnectionKey, Direction, Protocol
 from tidewaiter.model.packet import MalformedPacket, parse_packet
@@ -62,7 +63,7 @@ class Device:
         if isinstance(event, Asked):
             packet = self._driver.packets.get(event.packet)
             if packet is not None:
-                self._send(_connection_info(event.connection, packet.id, packet.payload))
+                self._send(_connection_info(event.connection, packet, begins=event.first))
         elif isinstance(event, Ended):
             self._gone.append(event.connection)
             if len(self._gone) > ENDED:
@@ -192,19 +193,26 @@ def _wire_key(key: ConnectionKey) -> tuple[int, bytes, int, bytes, int]:
     return key.protocol, key.local.packed, key.local_port, key.remote.packed, key.remote_port
 
 
-def _connection_info(connection: Connection, number: int, payload: bytes) -> infos.ConnectionInfo:
-    """What goes out is asked about by its transport, what comes in by the whole packet, as ALE and packet layer do."""
-    key, layer = connection.key, infos.PayloadLayer.NETWORK
-    if connection.direction is Direction.OUT and key.protocol in _ASKED_BY_TRANSPORT:
-        try:
-            payload = payload[parse_packet(payload).transport_offset :]
-            layer = infos.PayloadLayer.TRANSPORT
-        except MalformedPacket:  # the kernel held it, so this is for certainty only
-            pass
+def _connection_info(connection: Connection, held: HeldPacket, *, begins: bool) -> infos.ConnectionInfo:
+    """What a program begins is asked about by its transport (as ALE does), every other packet whole (the packet layer).
+
+    Direction is that of the connection; where there is none, of the packet.
+    """
+    key, direction = connection.key, _wire_direction(connection.direction)
+    payload, layer = held.payload, infos.PayloadLayer.NETWORK
+    try:
+        packet = parse_packet(payload)
+    except MalformedPacket:  # the kernel held it, so this is for certainty only
+        pass
+    else:
+        if begins and connection.direction is Direction.OUT and key.protocol in _ASKED_BY_TRANSPORT:
+            payload, layer = payload[packet.transport_offset :], infos.PayloadLayer.TRANSPORT
+        if not connection.remembers and key.local != key.remote:
+            direction = int(packet.source == key.remote)
     return infos.ConnectionInfo(
-        number,
+        held.id,
         connection.process.pid,
-        _wire_direction(connection.direction),
+        direction,
         key.protocol,
         key.local.packed,
         key.remote.packed,

@@ -11,7 +11,7 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,13 +65,14 @@ def install(
     *,
     fail_open: bool,
     events: bool,
+    count: bool = True,
     redirect: RedirectPorts | None = None,
     say: Callable[[str], object] = log.warning,
     symlinks: Symlinks | None = None,
 ) -> Installed:
     """Starts enforcing (or observing) ``policy`` in ``scope``. Without ``redirect`` what has such a verdict is dropped.
-    ``say`` is told what has to be waited for. ``symlinks`` are shared with whoever follows them too. From now on this
-    process gives large blocks of memory back (memory.py).
+    ``count``: payload bytes. ``say`` is told what has to be waited for. ``symlinks`` are shared with whoever follows
+    them too. From now on this process gives large blocks of memory back (memory.py).
 
     Raises KernelError, HoldError, QueueError or StateError with one sentence, and then nothing new is left.
     """
@@ -92,10 +93,11 @@ def install(
         namespaces=tuple(str(path) for path in scope.namespaces),
         redirect=tuple(redirect or ()),
     )
+    switches = {"events": events, "uncounted": not count}
     if old is not None and old.complete and old.same_as(wanted) and links.standing(old.pins):
         taken = replace(old, pid=wanted.pid, started=wanted.started)
-        return _take_over(taken, mode, policy, events=events, say=say, symlinks=symlinks)
-    installed = _install_new(wanted, old, mode, policy, scope, events=events, symlinks=symlinks)
+        return _take_over(taken, mode, policy, switches, say=say, symlinks=symlinks)
+    installed = _install_new(wanted, old, mode, policy, scope, switches, symlinks=symlinks)
     if old is not None:
         _uninstall(old)
     installed.state = replace(installed.state, complete=True)
@@ -156,8 +158,8 @@ def _install_new(
     mode: Mode,
     policy: Policy,
     scope: Scope,
+    switches: Mapping[str, int],
     *,
-    events: bool,
     symlinks: Symlinks | None,
 ) -> Installed:
     def note(current: State) -> None:
@@ -171,7 +173,7 @@ def _install_new(
         maps = PolicyMaps(kernel, symlinks)
         enforce = mode is Mode.ENFORCE
         whole = scope.cgroup == cgroup.root()
-        set_config(kernel, fail_open=wanted.fail_open, events=events, enforce=enforce, whole=whole)
+        set_config(kernel, fail_open=wanted.fail_open, enforce=enforce, whole=whole, **switches)
         kernel.identify()
         for number, where in enumerate(scope.namespaces, start=1):
             known_as = namespace.cookie(where)
@@ -232,8 +234,8 @@ def _take_over(
     old: State,
     mode: Mode,
     policy: Policy,
+    switches: Mapping[str, int],
     *,
-    events: bool,
     say: Callable[[str], object],
     symlinks: Symlinks | None,
 ) -> Installed:
@@ -243,7 +245,7 @@ def _take_over(
         for number, (rules, _) in enumerate(old.hold_rules(), start=1):
             taken.queues.append(_wait_for_queue(rules, number, say))
         taken.kernel.identify()
-        set_config(taken.kernel, events=events)
+        set_config(taken.kernel, **switches)
         _, taken.state = load_policy(taken.maps, policy, old)
         _forget_closed(taken.kernel)
         taken.state.save()

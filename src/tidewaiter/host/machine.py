@@ -49,7 +49,9 @@ LINGER = 50
 _KEPT = 8192
 _STRETCH = 1_000_000  # nanoseconds for which `collect` goes on while nothing comes that others have to act on
 _PYTHON = Tier.PYTHON  # before Python 3.12 a member costs 100 ns by way of its enum
-_HELD, _ENDED = int(EventKind.HELD), int(EventKind.ENDED)
+_HELD, _ENDED, _FORWARD = int(EventKind.HELD), int(EventKind.ENDED), int(Hook.FORWARD)
+_RELEASED = int(Home.RELEASED)
+_EVENT_HOME = records.EVENT_CONNECTION.start + records.HOME
 
 Token = tuple[int, int]
 """A held packet: number of its queue, and the kernel's id of it."""
@@ -147,8 +149,9 @@ class Machine:
         self.busy, on_sight = False, not actions
         for number, batch in enumerate(batches):
             answers = []
-            for packet, hook, flow, payload, index in batch:
+            for packet, hook, ends, payload, index in batch:
                 self.busy = True
+                flow = self._held.through(ends, self.driver.known) if hook == _FORWARD else ends
                 through = self.interfaces.name(number, index)
                 if flow in self._sighted and self._held.is_behind(flow, self._sighted[flow][0]):
                     connection = self._sighted[flow][1]
@@ -199,9 +202,8 @@ class Machine:
         for data in backlog:
             actions += self._event(records.event(data))
         self._clear_lost(now)
-        if self._closed:
-            for flow, data, closed in self._closed.over(now, self._waited_for):
-                actions += self._over(flow, data, closed)
+        for flow, data, closed in self._closed.over(now, self._waited_for):
+            actions += self._over(flow, data, closed)
         self.known.trim()
         return actions
 
@@ -394,7 +396,3 @@ class Machine:
         self.cutter.close()
         self.interfaces.close()
         self._refusals.close()
-
-
-_RELEASED = int(Home.RELEASED)
-_EVENT_HOME = records.EVENT_CONNECTION.start + records.HOME

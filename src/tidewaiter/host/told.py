@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from tidewaiter.kernel import records
 
 Whose = tuple[bytes, int]
@@ -46,6 +48,13 @@ class Told(dict[bytes, Whose]):
             return False
         self.take(flow)
         return True
+
+    def through(self, flow: bytes, known: Container[bytes]) -> bytes:
+        """The connection of a packet that is forwarded: its own flow, or one that it is a reply to."""
+        if flow in self or not flow:
+            return flow
+        begun = records.reply(flow)
+        return begun if begun in self or (flow not in known and begun in known) else flow
 
     def forget(self, flow: bytes) -> None:
         """Its packets were lost on their way."""

@@ -7,9 +7,10 @@
 
 #include "sight.h"
 
-static __always_inline void tw_add(struct tw_connection *c, __u32 bytes, int incoming)
+static __always_inline void tw_add(const struct tw_config *settings, struct tw_connection *c, __u32 bytes, int incoming)
 {
-	__sync_fetch_and_add(incoming ? &c->received : &c->sent, bytes);
+	if (!settings->uncounted)
+		__sync_fetch_and_add(incoming ? &c->received : &c->sent, bytes);
 	c->used = bpf_ktime_get_coarse_ns();
 }
 
@@ -84,7 +85,7 @@ __noinline int tw_without_connection(struct tw_connection *c, struct tw_connecti
 		tw_report(settings, flow);
 	}
 	if (tw_is_accept(verdict) || !settings->enforce) {
-		tw_add(flow, bytes, incoming);
+		tw_add(settings, flow, bytes, incoming);
 		if (!incoming)
 			tw_expect_replies(flow, &key);
 	}

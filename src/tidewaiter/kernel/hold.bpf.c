@@ -30,9 +30,8 @@ static __always_inline void tw_admit(__u32 way)
 
 /* The packet goes to the queue; Python hears whose it is before it sees it. Of one that the queue will drop it need not
  * hear: should there be room after all, it looks into the maps for it. */
-static __always_inline int tw_hold(struct tw_connection *c, const struct tw_connection *seen)
+static __always_inline int tw_send_to_queue(struct tw_connection *c)
 {
-	tw_learn_ends(c, seen);
 	c->flags |= TW_REPORTED;
 	tw_count(TW_COUNT_HELD);
 	if (tw_has_room(TW_WAY_ANY, TW_QUEUE)) {
@@ -40,6 +39,12 @@ static __always_inline int tw_hold(struct tw_connection *c, const struct tw_conn
 		tw_emit(TW_EVENT_HELD, c);
 	}
 	return 1;
+}
+
+static __always_inline int tw_hold(struct tw_connection *c, const struct tw_connection *seen)
+{
+	tw_learn_ends(c, seen);
+	return tw_send_to_queue(c);
 }
 
 /* Refusing what comes in takes an answer packet, which only user space can send: it is held as well, and the gate
@@ -186,8 +191,8 @@ static __always_inline void tw_see_end(struct tw_connection *flow, __u8 tcp_flag
 		tw_emit(TW_EVENT_ENDED, flow);
 }
 
-/* A reply to a forwarded flow goes where that went: it is counted, and never held. */
-static __always_inline int tw_is_forwarded_reply(const struct tw_connection *seen, __u32 bytes, __u8 tcp_flags, struct tw_flow_key *key)
+/* The flow that a forwarded packet is a reply to. */
+static __always_inline struct tw_connection *tw_replied_to(const struct tw_connection *seen, struct tw_flow_key *key)
 {
 	struct tw_connection *flow;
 
@@ -197,11 +202,16 @@ static __always_inline int tw_is_forwarded_reply(const struct tw_connection *see
 	key->local_port = seen->remote_port;
 	key->remote_port = seen->local_port;
 	flow = bpf_map_lookup_elem(&flows, key);
-	if (!flow || flow->direction != TW_FORWARD)
-		return 0;
-	__sync_fetch_and_add(&flow->received, bytes);
-	tw_see_end(flow, tcp_flags, TW_FIN_RECEIVED);
-	return 1;
+	return flow && flow->direction == TW_FORWARD ? flow : NULL;
+}
+
+/* One more packet of a forwarded flow that is known, and must it wait? */
+static __always_inline int tw_hold_more(const struct tw_config *settings, struct tw_connection *flow, __u64 *total, __u32 bytes, __u8 tcp_flags, __u8 side)
+{
+	if (!settings->uncounted)
+		__sync_fetch_and_add(total, bytes);
+	tw_see_end(flow, tcp_flags, side);
+	return tw_is_accept(flow->verdict) && !tw_is_temporary(flow->verdict) ? 0 : tw_send_to_queue(flow);
 }
 
 /* A packet that comes through: of a guest, or of another host. */
@@ -224,17 +234,15 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 		__builtin_memcpy(&seen->owner, &guest->owner, sizeof(seen->owner));
 	}
 	seen->namespace = tw_namespace;
-	if (tw_is_forwarded_reply(seen, bytes, tcp_flags, &key))
-		return 0;
+	flow = tw_replied_to(seen, &key);
+	if (flow)
+		return tw_hold_more(settings, flow, &flow->received, bytes, tcp_flags, TW_FIN_RECEIVED);
 	tw_key_by_addresses(&key, seen);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (flow && opens && (flow->closing & TW_OVER))
 		flow = NULL; /* its ends are another's now */
-	if (flow && flow->epoch == settings->epoch && !other) {
-		__sync_fetch_and_add(&flow->sent, bytes);
-		tw_see_end(flow, tcp_flags, TW_FIN_SENT);
-		return tw_is_accept(flow->verdict) && !tw_is_temporary(flow->verdict) ? 0 : tw_hold(flow, seen);
-	}
+	if (flow && flow->epoch == settings->epoch && !other)
+		return tw_hold_more(settings, flow, &flow->sent, bytes, tcp_flags, TW_FIN_SENT);
 	if (!flow && !opens)
 		return 0; /* what began before us */
 	if (!flow && !guest && !settings->whole)
@@ -249,7 +257,8 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 		seen->flags = flow->flags;
 		seen->closing = flow->closing;
 	}
-	seen->sent += bytes;
+	if (!settings->uncounted)
+		seen->sent += bytes;
 	tw_decide(seen, 1);
 	if (tw_is_accept(seen->verdict))
 		tw_report(settings, seen);

@@ -112,23 +112,24 @@ static __always_inline int tw_inherit(struct tw_config *settings, struct tw_conn
 	return 1;
 }
 
-/* Python must decide this flow, and yet its packet was not held: it may have been answered in the place of its socket,
- * or the mark at the socket has given way to such an answer. */
-static __always_inline int tw_recall(struct tw_config *settings, struct tw_connection *c, struct tw_connection *flow)
+/* Python is asked about each packet of this flow, and so there must be a mark at its socket, by which the hold finds it.
+ * Where there is none, this packet was not held: what comes in is, by its addresses; what goes out may have been answered
+ * in the place of its socket, or the mark has given way to such an answer. */
+static __always_inline int tw_recall(struct tw_config *settings, struct tw_connection *c, struct tw_connection *flow, int incoming)
 {
 	__u64 cookie = c->cookie;
 	struct tw_connection *asked = bpf_map_lookup_elem(&pending, &cookie);
 
-	if (asked && (asked->flags & TW_MARKER))
-		return TW_UNDECIDED;
+	if ((asked && (asked->flags & TW_MARKER)) || (c->home == TW_HOME_RELEASED && flow->verdict != TW_UNDECIDED))
+		return flow->verdict;
 	if (tw_is_answer(asked, settings, flow))
 		tw_take(flow, asked);
 	if (c->home != TW_HOME_RELEASED) {
 		flow->flags |= TW_MARKER;
-		if (!tw_ask(flow) && flow->verdict == TW_UNDECIDED)
+		if (!tw_ask(flow) && tw_is_temporary(flow->verdict))
 			return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
 	}
-	return flow->verdict == TW_UNDECIDED ? TW_PERMANENT_DROP : flow->verdict;
+	return tw_is_temporary(flow->verdict) && !incoming ? TW_PERMANENT_DROP : flow->verdict;
 }
 
 /* The flow of a datagram, from what is known of its socket and of its addresses. */
@@ -170,7 +171,7 @@ __noinline int tw_datagram(struct __sk_buff *skb, struct tw_connection *c, struc
 	seen->cookie = c->cookie;
 	tw_key_by_peer(&key, seen);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow || flow->epoch != settings->epoch || (incoming && flow->verdict == TW_UNDECIDED && settings->enforce)) {
+	if (!flow || flow->epoch != settings->epoch || (incoming && tw_is_temporary(flow->verdict) && settings->enforce)) {
 		tw_open_flow(settings, c, flow, seen, &key, incoming);
 		if (seen->verdict == TW_UNDECIDED && settings->enforce) {
 			if (c->home == TW_HOME_RELEASED)
@@ -185,14 +186,14 @@ __noinline int tw_datagram(struct __sk_buff *skb, struct tw_connection *c, struc
 			return settings->fail_open ? TW_PERMANENT_ACCEPT : TW_UNDECIDED;
 	}
 	verdict = flow->verdict;
-	if (verdict == TW_UNDECIDED && settings->enforce)
-		verdict = tw_recall(settings, c, flow);
+	if (tw_is_temporary(verdict) && settings->enforce)
+		verdict = tw_recall(settings, c, flow, incoming);
 	if (!(flow->flags & TW_REGISTERED))
 		tw_learn_ends(flow, seen);
 	if (!(flow->flags & TW_REPORTED) && (verdict != TW_UNDECIDED || !settings->enforce))
 		tw_report(settings, flow);
 	if (tw_is_accept(verdict) || !settings->enforce) {
-		tw_add(flow, bytes, incoming);
+		tw_add(settings, flow, bytes, incoming);
 		if (!(flow->flags & TW_REGISTERED) || !tw_same_local(flow, seen))
 			tw_register(flow, seen, &key);
 	}
@@ -251,7 +252,7 @@ __noinline int tw_connected(struct tw_connection *c, struct tw_connection *seen,
 	if (verdict != TW_UNDECIDED || !settings->enforce)
 		tw_report(settings, c);
 	if (tw_is_accept(verdict) || !settings->enforce) {
-		tw_add(c, bytes, incoming);
+		tw_add(settings, c, bytes, incoming);
 		/* once, or when its way has changed; for a closed socket that is where its bytes are found */
 		if (!(c->flags & TW_REGISTERED) || c->home == TW_HOME_RELEASED || !tw_same_local(c, seen))
 			tw_register(c, seen, &key);
@@ -341,7 +342,7 @@ static __always_inline int tw_packet(struct __sk_buff *skb, int incoming)
 	    tw_is_plainly_of(skb, c, incoming)) {
 		if (c->protocol == IPPROTO_TCP || ((c->flags & TW_REGISTERED) && c->home == TW_HOME_SOCKET)) {
 			if (c->protocol != IPPROTO_TCP) /* else the kernel counts */
-				tw_add(c, skb->len - (c->family == 4 ? 28 : 48), incoming);
+				tw_add(settings, c, skb->len - (c->family == 4 ? 28 : 48), incoming);
 			if (c->remote_port == TW_RESOLVER)
 				tw_tell(skb, incoming);
 			return TW_GO;

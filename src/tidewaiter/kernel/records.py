@@ -87,6 +87,7 @@ EVENT_KIND = EVENT.offset("kind")
 _EVENT_START = EVENT.offset("connection_owner_started")
 EVENT_CONNECTION = slice(_EVENT_START, _EVENT_START + CONNECTION_SIZE)
 EVENT_FLOW = slice(_EVENT_START + FLOW.start, _EVENT_START + FLOW.stop)
+_ENDS = struct.Struct("<I16s16s2B2H")  # `FLOW`
 _KEY_BY_ADDRESSES = struct.Struct("<Q38s2x")
 _KEY_BY_PEER = struct.Struct("<Q16x16sBB2xH2x")
 _DIRECTIONS = tuple(Direction)
@@ -203,6 +204,11 @@ def of_connection(known: Connection) -> bytes:
 def flow_of(name: bytes) -> bytes:
     """The flow in a name."""
     return name[: FLOW.stop - FLOW.start]
+
+
+def reply(flow: bytes) -> bytes:
+    """The flow of what comes back."""
+    return _ENDS.pack(*(_ENDS.unpack(flow)[at] for at in (0, 2, 1, 3, 4, 6, 5)))
 
 
 def ends_with_socket(connection: bytes) -> bool:

@@ -12,6 +12,10 @@
 static __always_inline void tw_tcp_totals(struct tw_connection *c, struct tcp_sock *tcp)
 {
 	__u64 received = tcp->bytes_received;
+	struct tw_config *settings = tw_config();
+
+	if (!settings || settings->uncounted)
+		return;
 
 	c->sent = tcp->bytes_sent - tcp->bytes_retrans;
 	/* a FIN takes a sequence number, and the kernel counts it as a byte */

@@ -251,6 +251,7 @@ struct tw_config {
 	__u8 whole;   /* every program is in scope: what comes in for an unknown one too */
 	__u64 renew; /* cookie of the socket that takes its answer from `pending` in the next pass over all: totals.bpf.c */
 	__u64 own_started; /* with own_pid, as in struct tw_owner: a process id may be used again */
+	__u64 uncounted; /* 1: payload bytes are not counted */
 	__u64 root; /* kernel address of the root directory's dentry, as the firewall sees it */
 };
 

@@ -108,11 +108,8 @@ class Engine:
         self._stopping = False
         self._next_count = self._next_round = 0
         self._recheck: Recheck | None = None
-        self.driver = Driver(
-            packets=settings.held,
-            timeout=int(settings.timeout * SECOND),
-            timeout_verdict=settings.on_timeout,
-        )
+        wait = int(settings.timeout * SECOND)
+        self.driver = Driver(packets=settings.held, timeout=wait, timeout_verdict=settings.on_timeout)
         self.failure: BaseException | None = None
         self._told_of: set[tuple[str | int, str]] = set()
         self._installed: Installed | None = None
@@ -127,6 +124,7 @@ class Engine:
             rules.policy,
             fail_open=settings.fail_open,
             events=self._listener is not None,
+            count=settings.count,
             redirect=settings.redirect,
             say=self._say,
             symlinks=rules.symlinks,

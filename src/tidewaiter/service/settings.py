@@ -17,9 +17,10 @@ class Settings:
     """How to run. ``timeout`` in seconds: how long a packet waits for an answer before ``on_timeout`` is it.
 
     ``fail``, "closed" or "open": what happens to what is undecided when we die. ``held`` bounds the packets that wait;
-    the oldest gives way. ``count_every`` in seconds, 0 for never. ``redirect``: where the verdicts that redirect lead
-    to; None: they are not allowed, and what has one is dropped. ``state``: the folder for what shall be there again at
-    the next start, which is lists; None: nothing is kept. Raises ValueError for what is none of that.
+    the oldest gives way. ``count``: whether the payload bytes of connections are counted, else all are 0;
+    ``count_every`` in seconds, 0 for never. ``redirect``: where the verdicts that redirect lead to; None: they are not
+    allowed, and what has one is dropped. ``state``: the folder for what shall be there again at the next start, which
+    is lists; None: nothing is kept. Raises ValueError for what is none of that.
     """
 
     name: str = "host"
@@ -29,6 +30,7 @@ class Settings:
     timeout: float = 30.0
     on_timeout: Verdict = Verdict.PERMANENT_BLOCK
     held: int = 1024
+    count: bool = True
     count_every: float = 0.0
     redirect: RedirectPorts | None = None
     state: Path | None = None
