@@ -74,6 +74,13 @@ def say(order: dict[str, Any]) -> dict[str, Any]:
     return {"heard": heard.decode(), "port": made.getsockname()[1]}
 
 
+def send(order: dict[str, Any]) -> dict[str, Any]:
+    """Sends each of ``say`` in turn on an open connection, and waits for nothing."""
+    for text in order["say"]:
+        _sockets[order["of"]].sendall(text.encode())
+    return {}
+
+
 def hear(order: dict[str, Any]) -> dict[str, Any]:
     """Waits for what comes on an open connection."""
     made = _sockets[order["of"]]
@@ -146,6 +153,7 @@ ORDERS = {
     "udp": udp,
     "sendto": sendto,
     "say": say,
+    "send": send,
     "peer": peer,
     "hear": hear,
     "listen": listen,

@@ -361,9 +361,20 @@ def test_the_policy_of_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     assert re.search(r"accept +curl \(\d+\) → \[fd77::11\]:443 tcp +default", done.stderr)
 
 
-def test_what_shows_conformance_is_there() -> None:
-    found = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text("docs/reference/conformance.md"))
-    assert len(found) > 40
-    assert [name for file, name in found if f"def {name}(" not in (ROOT / file).read_text()] == []
-    sections = {section[:3] for section, *_ in rows("docs/reference/conformance.md", "# Conformance")}
-    assert sections == {"2", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6"}
+def test_what_shows_conformance_is_there_and_says_so() -> None:
+    """Each line names tests, and each of these the section of the line."""
+    table = [
+        line.split(" | ") for line in text("docs/reference/conformance.md").split("\n") if line[:3] == "| 2"
+    ]
+    shown = [
+        (section.strip("| "), ROOT / file, name)
+        for section, *_, tests in table
+        for file, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", tests)
+    ]
+    assert len(shown) > 60
+    assert [line for line in table if "::" not in line[-1]] == []
+    assert {section[:3] for section, *_ in shown} == {"2", "2.1", "2.2", "2.3", "2.4", "2.5", "2.6"}
+    for section, file, name in shown:
+        found = re.search(rf'def {name}\([^"]*"""(.*?)"""', file.read_text(), re.DOTALL)
+        assert found, f"{file}: no {name} with a docstring"
+        assert re.search(rf"§{re.escape(section)}(?![.\d]\d)", found[1]), f"{name} does not name §{section}"

@@ -55,6 +55,7 @@ def _check_quiet(world: World, agent: Agent, made: Result) -> None:
 
 @pytest.mark.parametrize("address", plan.ECHO)
 def test_tcp(world: World, agent: Agent, capture: Capture, slow: Slow, address: str) -> None:
+    """portmaster-kext §2.2.4."""
     made = agent.do("tcp", (address, 7))
     assert made.error is None
     assert _LONG <= made.seconds < _LONG + _LATER
@@ -122,7 +123,7 @@ def test_with_asyncio(world: World, agent: Agent, capture: Capture, name: str) -
 
 
 def test_a_server_in_the_client_waits_too(world: World, agent: Agent, slow: Slow) -> None:
-    """Inbound it is the peer who waits, and the server does not see it before."""
+    """§2.3.6: Inbound it is the peer who waits, and the server does not see it before."""
     server = agent.do("listen", (plan.CLIENT.v4, 0))
     command = f"import socket; socket.create_connection(('{plan.CLIENT.v4}', {server.port}), 10)"
     begun = time.monotonic()

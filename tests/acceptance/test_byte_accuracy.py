@@ -147,7 +147,7 @@ def keep(peer: socket.socket) -> bytes:
 @BOTH
 @pytest.mark.parametrize("way", ["write", "sendfile", "splice", "sendmmsg", "zerocopy", "io_uring", "reset"])
 def test_tcp(place: World, guarded: Guard, counted: Path, family: int, way: str) -> None:
-    """`reset`: the program ends it with RST (SO_LINGER), when all has come."""
+    """§2.1: `reset`: the program ends it with RST (SO_LINGER), when all has come."""
     need_io_uring(way)
     pid, said = run(place, counted, way, "connect", address_of(plan.ECHO, family), ECHO, MEGABYTES)
     line = check(guarded, pid, said, MEGABYTES, protocol="tcp", direction="out")
@@ -337,7 +337,7 @@ for size in range(1, int(sys.argv[1]) + 1):
 @pytest.mark.parametrize("socket_is", ["udp", "sendto"])
 @pytest.mark.parametrize("way", ["send", "sendmmsg", "io_uring", "gso", "fragments"])
 def test_udp(place: World, guarded: Guard, counted: Path, family: int, socket_is: str, way: str) -> None:
-    """Connected and not; with UDP_SEGMENT one packet is many datagrams, and a large datagram many packets."""
+    """§2.1: Connected and not; with UDP_SEGMENT one packet is many datagrams, and a large datagram many packets."""
     need_io_uring(way)
     pid, said = run(place, counted, way, socket_is, address_of(plan.ECHO, family), ECHO, DATAGRAMS)
     line = check(guarded, pid, said, DATAGRAMS, protocol="udp", direction="out")

@@ -211,6 +211,7 @@ def test_connected_python_sockets(guarded: Guard, worker: Agent, do: str, addres
 def test_a_datagram_socket_without_peer_has_a_connection_for_each(
     guarded: Guard, worker: Agent, first: str, second: str
 ) -> None:
+    """portmaster-kext §2.1."""
     made = worker.do("sendto", (first, 7), say="a" * 100)
     again = worker.do("sendto", (first, 7), say="b" * 50, of=made.id)
     other = worker.do("sendto", (second, 7), say="c" * 10, of=made.id)

@@ -107,7 +107,7 @@ def test_a_dropped_ping_waits_in_vain(
 
 @BOTH
 def test_each_packet_of_a_ping_is_asked_about(world: World, name: str, capture: Capture, to: str) -> None:
-    """Both ways; errors and what makes the local link work are not: ping finds its neighbour."""
+    """§2.3.7: Both ways; errors and what makes the local link work are not: ping finds its neighbour."""
     asked: list[Connection] = []
 
     def decide(connection: Connection) -> Verdict:
@@ -197,7 +197,7 @@ made.sendto(bytes(4), ("10.77.0.10", 0))  # no header that could be read
 def test_whatever_a_raw_socket_sends_is_asked_about(
     world: World, name: str, capture: Capture, to: str
 ) -> None:
-    """A protocol that nobody knows, of a program whose path is known, from the making of its socket.
+    """§2.2.2, §2.3.7: A protocol that nobody knows, of a program whose path is known, from the making of its socket.
 
     To a group or to all, this host gets a copy, which passes the gate first: the answer is for both.
     """

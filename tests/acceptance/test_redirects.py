@@ -140,6 +140,7 @@ def redirecting(
 def test_any_name_server_is_ours(
     world: World, name: str, capture: Capture, asked: list[Connection], family: str, options: list[str]
 ) -> None:
+    """portmaster-kext §2.3.4, §2.4."""
     ended: list[Connection] = []
     with (
         dnsmasq(world),
@@ -168,6 +169,7 @@ def test_a_connection_goes_to_the_proxy_and_knows_nothing_of_it(
     kind: str,
     target: Verdict,
 ) -> None:
+    """portmaster-kext §2.4."""
     port = PORTS.tunnel if target is Verdict.REDIRECT_TUNNEL else PORTS.split_tunnel
     to = (GOOGLE[family], 4433)
     with (
@@ -189,7 +191,7 @@ def test_a_connection_goes_to_the_proxy_and_knows_nothing_of_it(
 def test_a_datagram_socket_with_many_peers_is_redirected_peer_by_peer(
     world: World, agent: Agent, name: str, capture: Capture, family: str
 ) -> None:
-    """Replies come from whom the program has written to, each."""
+    """§2.4, §2.5: Replies come from whom the program has written to, each."""
     first, second = (plan.ECHO.v4, plan.WEB.v4) if family == "v4" else (plan.ECHO.v6, plan.WEB.v6)
 
     def decide(connection: Connection) -> Verdict:

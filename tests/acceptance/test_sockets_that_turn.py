@@ -249,7 +249,7 @@ it.connect(("0.0.0.0", server.getsockname()[1]))
 
 
 def test_a_packet_takes_no_route_of_its_own(world: World, capture: Capture, name: str) -> None:
-    """IP options send it to another address than its socket's (loose source routing, RFC 791 §3.1)."""
+    """§2.1: IP options send it to another address than its socket's (loose source routing, RFC 791 §3.1)."""
     with guarded(world, name, NOT_THERE):
         trick(
             world,

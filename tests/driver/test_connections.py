@@ -120,7 +120,7 @@ def test_what_has_no_socket_is_idle_after_ten_minutes() -> None:
     ids=["out", "none known", "datagrams in", "unknown in", "established in", "a listener's", "forwarded"],
 )
 def test_never_while_its_socket_lives(one: Connection, lives: bool) -> None:
-    """What comes in by TCP has but the socket of its listener, until it is established."""
+    """§2.5: What comes in by TCP has but the socket of its listener, until it is established."""
     cache = ConnectionCache()
     cache.add(A, one, 1)
     assert cache.idle(1 + KEEP_IDLE) == ([] if lives else [A])

@@ -77,6 +77,7 @@ def test_what_the_kernel_knows_of_the_beginning_stays() -> None:
 
 
 def test_a_second_packet_belongs_to_the_same_connection() -> None:
+    """portmaster-kext §2.2.3."""
     driver, new = Driver(), connection(cookie=5)
     driver.packet(FLOW, new, "t1", b"", 1)
     driver.packet(FLOW, connection(cookie=5), "t2", b"", 2)
@@ -88,6 +89,7 @@ def test_a_second_packet_belongs_to_the_same_connection() -> None:
 
 
 def test_an_answer_that_was_on_the_way_releases_at_once() -> None:
+    """portmaster-kext §2.5."""
     driver = Driver()
     hold(driver, FLOW, "t1")
     driver.verdict(1, Verdict.PERMANENT_BLOCK, 2)
@@ -170,7 +172,7 @@ def test_after_its_end_a_flow_begins_anew() -> None:
 
 
 def test_the_oldest_packet_gives_way() -> None:
-    """portmaster-kext section 2.5: the ring of the old C driver."""
+    """§2.5: the ring of the old C driver."""
     driver = Driver(packets=2)
     assert hold(driver, FLOW, "t1") == []
     assert hold(driver, OTHER, "t2") == []
@@ -340,6 +342,7 @@ def test_an_end_without_totals_keeps_what_was_counted() -> None:
 
 
 def test_the_ended_stay_known_for_a_minute() -> None:
+    """portmaster-kext §2.5."""
     driver = Driver()
     hold(driver, FLOW, "t1")
     driver.ended(FLOW, 0, 0, 5)
@@ -355,7 +358,7 @@ def test_the_ended_stay_known_for_a_minute() -> None:
 def test_what_has_no_socket_ends_when_it_was_idle_for_ten_minutes(
     clean: Callable[[Driver, int], object],
 ) -> None:
-    """portmaster-kext section 2.5, CleanEndedConnections: never while its socket lives."""
+    """§2.5: CleanEndedConnections: never while its socket lives."""
     driver = Driver(timeout=3 * KEEP_IDLE)
     driver.decided(FLOW, connection(cookie=0, verdict=Verdict.PERMANENT_BLOCK), 1)
     driver.decided(OTHER, connection(cookie=7, verdict=Verdict.PERMANENT_ACCEPT), 1)
@@ -400,7 +403,7 @@ def test_of_too_many_ended_the_oldest_go_sooner(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("verdict", PERMANENT)
 def test_a_permanent_verdict_holds_for_the_connection(verdict: Verdict) -> None:
-    """portmaster-kext section 2.6, with its fix: what else is held for the connection goes too, in order."""
+    """§2.6, with its fix: what else is held for the connection goes too, in order."""
     driver = Driver()
     hold(driver, FLOW, "t1", now=1)
     hold(driver, OTHER, "t2", now=2)
@@ -570,6 +573,7 @@ def test_the_deadline_is_whatever_comes_first() -> None:
 
 
 def test_the_rundown_leaves_nothing_waiting() -> None:
+    """portmaster-kext §2."""
     driver = Driver()
     hold(driver, FLOW, "t1")
     hold(driver, OTHER, "t2")

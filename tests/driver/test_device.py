@@ -155,6 +155,7 @@ def test_a_verdict_releases_what_is_held(bench: Bench) -> None:
 
 
 def test_a_verdict_for_an_unknown_id_is_logged_and_changes_nothing(bench: Bench) -> None:
+    """portmaster-kext §2.6."""
     bench.hold(b"f", V4)
     assert bench.command(VerdictCommand(9, Verdict.PERMANENT_ACCEPT)) == []
     assert len(bench.driver.packets) == 1
@@ -195,6 +196,7 @@ def test_an_update_of_nothing_is_logged(bench: Bench, change: dict[str, int | by
 
 
 def test_bandwidth_is_told_as_deltas_by_family_and_protocol(bench: Bench) -> None:
+    """portmaster-kext §2.5."""
     bench.hold(b"4", V4)
     bench.hold(b"6", V6)
     bench.read()
@@ -280,6 +282,7 @@ def test_memory_is_described_in_the_log(bench: Bench) -> None:
 
 
 def test_the_oldest_lines_go_first(bench: Bench) -> None:
+    """portmaster-kext §2.5."""
     for number in range(module.LINES + 3):
         bench.device.log(Severity.DEBUG, str(number))
     lines = bench.lines()

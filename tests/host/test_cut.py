@@ -85,6 +85,7 @@ def carry_out(engine: Engine, flow: bytes, verdict: Verdict) -> None:
 def test_what_an_update_refuses_ends_at_once(
     world: World, agent: Agent, do: str, to: tuple[str, int], verdict: Verdict
 ) -> None:
+    """portmaster-kext §2.6."""
     with capture_at(world) as capture, asking(world) as (engine, seen):
         opened, other = (agent.do(do, to, say="hello") for _ in range(2))
         hearing = agent.start("hear", of=opened.id, timeout=LONG)

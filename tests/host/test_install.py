@@ -194,6 +194,7 @@ def descriptors() -> int:
 
 @pytest.mark.live
 def test_when_a_step_fails_nothing_is_left(world: World, name: str, failing: str) -> None:
+    """portmaster-kext §2."""
     before = descriptors()
     with pytest.raises(StepFailedError, match=failing):
         start(world, name)

@@ -118,6 +118,7 @@ def capture(world: World) -> Iterator[Capture]:
 def test_a_held_packet_has_its_owner_and_waits(
     stepper: Stepper, agent: Agent, capture: Capture, kind: str, to: tuple[str, int]
 ) -> None:
+    """portmaster-kext §2.1."""
     waiting = agent.start(kind, to, say="hello")
     (asked,) = stepper.until(Asked)
     connection = asked.connection
@@ -149,6 +150,7 @@ def test_a_held_packet_has_its_owner_and_waits(
 def test_what_is_accepted_comes_no_more(
     stepper: Stepper, agent: Agent, kind: str, to: tuple[str, int]
 ) -> None:
+    """portmaster-kext §2.2.3."""
     stepper.verdict = Verdict.PERMANENT_ACCEPT
     waiting = agent.start(kind, to, say="hello")
     stepper.until(Decided)
@@ -172,6 +174,7 @@ def test_what_is_accepted_comes_no_more(
 def test_what_is_blocked_is_noticed_at_once_and_nothing_leaves(
     stepper: Stepper, agent: Agent, capture: Capture, kind: str, to: tuple[str, int], late: bool
 ) -> None:
+    """portmaster-kext §2.2.1, §2.3.2."""
     stepper.verdict = None if late else Verdict.PERMANENT_BLOCK
     waiting = agent.start(kind, to, say="hello", timeout=1.5)
     if late:
@@ -189,6 +192,7 @@ def test_what_is_blocked_is_noticed_at_once_and_nothing_leaves(
 
 @KINDS
 def test_what_is_dropped_is_silence(stepper: Stepper, agent: Agent, capture: Capture, kind: str) -> None:
+    """portmaster-kext §2.2.3."""
     stepper.verdict = Verdict.PERMANENT_DROP
     waiting = agent.start(kind, ECHO, say="hello", timeout=1.5)
     stepper.until(Decided)
@@ -226,6 +230,7 @@ def test_what_comes_right_behind_is_answered_in_the_same_call(
 
 
 def test_a_connection_is_followed_to_its_end(stepper: Stepper, agent: Agent) -> None:
+    """portmaster-kext §2.1."""
     stepper.verdict = Verdict.PERMANENT_ACCEPT
     waiting = agent.start("tcp", ECHO, say="x" * 100)
     (decided,) = stepper.until(Decided)
@@ -245,6 +250,7 @@ def test_a_connection_is_followed_to_its_end(stepper: Stepper, agent: Agent) -> 
 
 @pytest.mark.parametrize("kind", ["udp", "sendto"])
 def test_datagrams_are_counted_and_end_with_their_socket(stepper: Stepper, agent: Agent, kind: str) -> None:
+    """portmaster-kext §2.1."""
     stepper.verdict = Verdict.PERMANENT_ACCEPT
     waiting = agent.start(kind, ECHO, say="12345")
     stepper.until(Decided)
@@ -271,6 +277,7 @@ def test_datagrams_are_counted_and_end_with_their_socket(stepper: Stepper, agent
 def test_what_comes_in_is_held_for_its_server(
     stepper: Stepper, world: World, agent: Agent, address: str, verdict: Verdict, outcome: str | None
 ) -> None:
+    """portmaster-kext §2.1."""
     agent.do("listen", (address, IN_PORT))
     errors: list[str | None] = []
 

@@ -104,6 +104,7 @@ SAMPLES = {
 @given(packets())
 @settings(max_examples=600 * FUZZ, deadline=None)
 def test_same_for_well_made_packets(parse: Parser, made: Made) -> None:
+    """portmaster-kext §2.3.1."""
     assert RECORD.unpack(parse(made.data))[0] == 0
     assert_same(parse, made.data)
 
@@ -138,7 +139,7 @@ def test_same_for_every_value_of_every_byte_that_is_looked_at(parse: Parser, nam
 
 @pytest.mark.live
 def test_same_in_the_kernel(tmp_path: Path) -> None:
-    """The verifier takes the header, and what it finds is the same (programs are run, never attached)."""
+    """§2.3.3: The verifier takes the header, and what it finds is the same (programs are run, never attached)."""
     program, pins = tmp_path / "harness.o", Path(f"/sys/fs/bpf/tidewaiter_headers_{os.getpid()}")
     include = [f"-I/usr/include/{platform.machine()}-linux-gnu", f"-I{KERNEL}"]
     subprocess.run(

@@ -42,6 +42,7 @@ def test_nothing_is_open_before_anything_is_attached() -> None:
 def test_an_open_connection_has_the_bytes_it_carried_so_far(
     world: World, agent: Agent, to: tuple[str, int], policy: Policy | None
 ) -> None:
+    """portmaster-kext §2.1."""
     decide = None if policy else accept
     with Firewall(policy, decide=decide, scope=scope_of(world), name=new_name(world)) as firewall:
         opened = agent.do("tcp", to, say="x" * 1000)

@@ -46,7 +46,7 @@ def test_what_goes_on_is_not_refused(verdict: Verdict) -> None:
 
 @pytest.mark.parametrize("verdict", list(Verdict))
 def test_what_cannot_be_known_is_blocked_going_out_and_dropped_coming_in(verdict: Verdict) -> None:
-    """portmaster-kext sections 2.2 and 2.3."""
+    """portmaster-kext §2.2.3."""
     unknowable = verdict in (Verdict.UNDETERMINABLE, Verdict.FAILED)
     assert verdict.rejects_for(Direction.OUT) == (verdict.rejects or unknowable)
     assert verdict.rejects_for(Direction.IN) == verdict.rejects_for(Direction.FORWARD) == verdict.rejects

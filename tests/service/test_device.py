@@ -10,14 +10,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Self, TypeVar
 
 import pytest
 
-from livelab import PATIENCE, Agent, capture_at, eventually, left_of, new_name, scope_of
+from livelab import PATIENCE, Agent, capture_at, eventually, new_name, scope_of
+from owning import Owner, owned, serving, update
 from tidewaiter.driver.core import Decided
 from tidewaiter.host.redirect import RedirectPorts
 from tidewaiter.lab import plan
@@ -25,7 +23,6 @@ from tidewaiter.lab.world import World
 from tidewaiter.model.verdict import Verdict
 from tidewaiter.protocol.command import (
     ClearCache,
-    Command,
     GetBandwidthStats,
     GetLogs,
     PrintMemoryStats,
@@ -34,117 +31,20 @@ from tidewaiter.protocol.command import (
     VerdictCommand,
     encode,
 )
-from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, Info, LogLine, Severity
-from tidewaiter.protocol.stream import InfoDecoder
+from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, LogLine, Severity
 from tidewaiter.service.device import Access, DeviceError, DeviceServer
 from tidewaiter.service.settings import Settings
 
 ECHO, ECHO6 = (plan.ECHO.v4, 7), (plan.ECHO.v6, 7)
 BOTH = pytest.mark.parametrize("to", [ECHO, ECHO6], ids=["v4", "v6"])
 KINDS = pytest.mark.parametrize("kind", ["tcp", "udp"])
-_I = TypeVar("_I")
 
 pytestmark = pytest.mark.live
-
-
-class Owner:
-    """An owner by hand: what it reads waits in ``infos``."""
-
-    def __init__(self, path: Path) -> None:
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(path))
-        self.infos: list[Info] = []
-        self._decoder = InfoDecoder()
-        self._mark = 1 << 40
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, *commands: Command) -> None:
-        self.socket.sendall(b"".join(map(encode, commands)))
-
-    def next(self, kind: type[_I]) -> _I:
-        """The next info of a kind; those of other kinds before it are passed over."""
-        while True:
-            while self.infos:
-                info = self.infos.pop(0)
-                if isinstance(info, kind):
-                    return info
-            data = self.socket.recv(1 << 16)
-            assert data, "the driver has ended the stream"
-            self.infos += self._decoder.feed(data)  # type: ignore[arg-type]
-
-    def obeyed(self, *commands: Command) -> None:
-        """Sends commands, and waits until they are carried out: the log says so of one that changes nothing."""
-        self._mark += 1
-        self.send(*commands, VerdictCommand(self._mark, Verdict.ACCEPT), GetLogs())
-        while f"id {self._mark}:" not in self.next(LogLine).text:
-            pass
-
-    def ended(self) -> bool:
-        """Whether the driver has closed the stream; waits for it."""
-        try:
-            while self.socket.recv(1 << 16):
-                pass
-        except ConnectionResetError:
-            pass
-        return True
-
-    def answer(self, verdict: Verdict, count: int = 1) -> list[ConnectionInfo]:
-        """Gives the next questions this answer."""
-        asked = []
-        for _ in range(count):
-            asked.append(self.next(ConnectionInfo))
-            self.send(VerdictCommand(asked[-1].id, verdict))
-        return asked
-
-    def silent(self, seconds: float = 0.3) -> bool:
-        """Whether nothing is asked for a while."""
-        self.socket.settimeout(seconds)
-        try:
-            self.next(ConnectionInfo)
-        except TimeoutError:
-            return True
-        finally:
-            self.socket.settimeout(PATIENCE)
-        return False
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "device"
-
-
-@contextmanager
-def serving(
-    world: World, path: Path, access: Access | None = None, **options: object
-) -> Iterator[DeviceServer]:
-    name = new_name(world)
-    server = DeviceServer(path, Settings(name=name, scope=scope_of(world), **options), access)  # type: ignore[arg-type]
-    server.start()
-    try:
-        yield server
-    finally:
-        assert server.stop() == []
-    assert left_of(world, name) == []
-    assert not path.exists()
-
-
-@contextmanager
-def owned(world: World, path: Path) -> Iterator[Owner]:
-    with serving(world, path), Owner(path) as owner:
-        owner.obeyed()  # by then it is the owner
-        yield owner
-
-
-def update(asked: ConnectionInfo, verdict: Verdict) -> Update:
-    return Update(
-        asked.protocol, asked.local_ip, asked.local_port, asked.remote_ip, asked.remote_port, verdict
-    )
 
 
 @BOTH
@@ -168,6 +68,7 @@ def test_an_owner_decides(world: World, agent: Agent, path: Path, to: tuple[str,
 @KINDS
 @pytest.mark.parametrize("verdict", [Verdict.PERMANENT_BLOCK, Verdict.BLOCK])
 def test_an_owner_blocks(world: World, agent: Agent, path: Path, kind: str, verdict: Verdict) -> None:
+    """portmaster-kext §2.3.2."""
     with capture_at(world) as capture, owned(world, path) as owner:
         trying = agent.start(kind, ECHO, say="hello")
         owner.answer(verdict)
@@ -176,7 +77,7 @@ def test_an_owner_blocks(world: World, agent: Agent, path: Path, kind: str, verd
 
 
 def test_a_verdict_that_is_not_permanent_holds_for_one_packet(world: World, agent: Agent, path: Path) -> None:
-    """Both directions are asked about, packet by packet, until the owner has had enough."""
+    """§2.3.5: Both directions are asked about, packet by packet, until the owner has had enough."""
     with owned(world, path) as owner:
         trying = agent.start("udp", ECHO, say="hello")
         out = owner.answer(Verdict.ACCEPT)[0]
@@ -194,7 +95,7 @@ def test_a_verdict_that_is_not_permanent_holds_for_one_packet(world: World, agen
 def test_a_verdict_that_is_not_permanent_lets_a_handshake_through_and_no_more(
     world: World, agent: Agent, path: Path
 ) -> None:
-    """What comes in: the answer to its SYN was for its SYN."""
+    """§2.3.5: What comes in: the answer to its SYN was for its SYN."""
     port = 8107
     agent.do("listen", (plan.CLIENT.v4, port))
     heard: list[bytes] = []
@@ -261,6 +162,7 @@ def test_what_a_datagram_server_sends_back_is_asked_about_too(
 def test_an_update_holds_for_the_next_packet(
     world: World, agent: Agent, path: Path, to: tuple[str, int], kind: str
 ) -> None:
+    """portmaster-kext §2.6."""
     with owned(world, path) as owner:
         trying = agent.start(kind, to, say="hello")
         (asked,) = owner.answer(Verdict.PERMANENT_ACCEPT)
@@ -286,7 +188,7 @@ def test_a_redirect_that_is_not_allowed_is_logged(world: World, agent: Agent, pa
 
 
 def test_an_owner_redirects(world: World, agent: Agent, path: Path) -> None:
-    """To a proxy of the client's own, which says where it was."""
+    """§2.5: To a proxy of the client's own, which says where it was."""
     agent.do("bound", ("127.0.0.1", 7171))
     with serving(world, path, redirect=RedirectPorts(tunnel=7171)), Owner(path) as owner:
         owner.obeyed()
@@ -312,7 +214,7 @@ def test_an_update_of_nothing_is_logged(world: World, path: Path) -> None:
 
 
 def test_a_cleared_cache_asks_about_live_connections(world: World, agent: Agent, path: Path) -> None:
-    """All of them, and once: the new verdict is kept as the first one was."""
+    """§2.6: All of them, and once: the new verdict is kept as the first one was."""
     with owned(world, path) as owner:
         made = []
         for to in (ECHO, ECHO6):
@@ -335,7 +237,7 @@ def test_a_cleared_cache_asks_about_live_connections(world: World, agent: Agent,
 def test_what_cannot_be_known_is_refused_for_good(
     world: World, agent: Agent, path: Path, kind: str, verdict: Verdict
 ) -> None:
-    """portmaster-kext section 2.2.3: as a permanent block, and nobody is asked again."""
+    """§2.2.3: as a permanent block, and nobody is asked again."""
     with owned(world, path) as owner, capture_at(world) as capture:
         trying = agent.start(kind, ECHO, say="hello")
         owner.answer(verdict)
@@ -351,7 +253,7 @@ def test_what_cannot_be_known_is_refused_for_good(
 def test_a_fragmented_datagram_is_one_question(
     world: World, agent: Agent, path: Path, to: tuple[str, int], verdict: Verdict
 ) -> None:
-    """portmaster-kext section 2.3.1; of a refused one no fragment leaves."""
+    """§2.3.1: of a refused one no fragment leaves."""
     with owned(world, path) as owner, capture_at(world) as capture:
         trying = agent.start("udp", to, say="x" * 4000, timeout=1 if verdict.passes is False else PATIENCE)
         (asked,) = owner.answer(verdict)
@@ -364,7 +266,7 @@ def test_a_fragmented_datagram_is_one_question(
 
 
 def test_the_oldest_question_gives_way(world: World, agent: Agent, path: Path) -> None:
-    """portmaster-kext section 2.5, on the live kernel: the packet is dropped, and its connection asked about again."""
+    """§2.5: on the live kernel: the packet is dropped, and its connection asked about again."""
     with serving(world, path, held=2) as server, Owner(path) as owner:
         owner.obeyed()
         trying, asked = [], []
@@ -382,6 +284,7 @@ def test_the_oldest_question_gives_way(world: World, agent: Agent, path: Path) -
 
 
 def test_bandwidth_is_what_has_passed_since(world: World, agent: Agent, path: Path) -> None:
+    """portmaster-kext §2.5."""
     with owned(world, path) as owner:
         trying = agent.start("tcp", ECHO6, say="hello")
         owner.answer(Verdict.PERMANENT_ACCEPT)
@@ -418,6 +321,7 @@ def test_bytes_need_not_be_counted(world: World, agent: Agent, path: Path, kind:
 
 
 def test_there_is_one_owner_at_a_time(world: World, agent: Agent, path: Path) -> None:
+    """portmaster-kext §2."""
     with serving(world, path):
         with Owner(path) as first:
             eventually(lambda: True, "")
@@ -453,6 +357,7 @@ def test_without_an_owner_fail_decides_packet_by_packet(
 
 
 def test_the_owners_own_traffic_is_never_held(world: World, path: Path) -> None:
+    """portmaster-kext §2."""
     code = f"""
 import socket, sys
 device = socket.socket(socket.AF_UNIX); device.connect({str(path)!r})
@@ -509,6 +414,7 @@ def test_commands_may_come_byte_by_byte(world: World, agent: Agent, path: Path) 
 
 
 def test_shutdown_resolves_what_is_held_and_ends_the_stream(world: World, agent: Agent, path: Path) -> None:
+    """portmaster-kext §2."""
     with serving(world, path) as server, Owner(path) as owner:
         trying = agent.start("tcp", ECHO, say="x", timeout=3)
         owner.next(ConnectionInfo)

@@ -119,7 +119,7 @@ def test_a_thread_reads_and_decides_and_curl_passes(world: World, size: int) -> 
 
 
 def test_several_infos_come_with_one_read_and_what_is_left_first(world: World, agent: Agent) -> None:
-    """portmaster-kext section 1.1."""
+    """portmaster-kext §2."""
     with device_in(world) as device:
         trying = [agent.start("udp", ECHO, say=text) for text in ("one", "two", "three")]
         eventually(lambda: device.statistics()["held"] == 3, "three are held", PATIENCE)
@@ -135,7 +135,7 @@ def test_several_infos_come_with_one_read_and_what_is_left_first(world: World, a
 
 
 def test_the_payload_of_a_held_packet_can_be_read(world: World, agent: Agent) -> None:
-    """portmaster-kext section 2.5, GetPayload."""
+    """§2.5: GetPayload."""
     with device_in(world) as device:
         trying = agent.start("udp", ECHO, say="what it says")
         asked = Reader(device).next()
@@ -178,6 +178,7 @@ def test_what_is_no_command_is_logged_and_changes_nothing(world: World, agent: A
 
 
 def test_there_is_one_owner_at_a_time(world: World, tmp_path: Path) -> None:
+    """portmaster-kext §2."""
     with device_in(world) as device:
         name = device._driver.engine.settings.name
         with pytest.raises(OSError, match=name) as caught:
@@ -199,7 +200,7 @@ def test_there_is_one_owner_at_a_time(world: World, tmp_path: Path) -> None:
 def test_the_end_wakes_readers_and_resolves_what_is_held(
     world: World, agent: Agent, how: str, fail: str
 ) -> None:
-    """portmaster-kext section 2: run the queue down, then resolve every held packet; end of file."""
+    """§2: run the queue down, then resolve every held packet; end of file."""
     with device_in(world, fail=fail) as device:
         trying = agent.start("udp", ECHO, say="x", timeout=2)
         read: list[Info | Skipped] = []
@@ -218,7 +219,7 @@ def test_the_end_wakes_readers_and_resolves_what_is_held(
 
 
 def test_many_read_and_write_at_once(world: World, agent: Agent) -> None:
-    """Whole infos: each reader reads what it decides under a lock of its own making, others write meanwhile."""
+    """§2: Whole infos: each reader reads what it decides under a lock of its own making, others write meanwhile."""
     with device_in(world) as device:
         lock, reader = threading.Lock(), Reader(device, 61)
         answered: list[int] = []

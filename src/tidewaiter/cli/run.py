@@ -33,7 +33,7 @@ from tidewaiter.service.settings import Settings
 from tidewaiter.service.systemd import notify
 
 _LOOK = 0.5  # seconds between two looks at the policy file
-_OF_THE_DRIVER = ("mode", "cgroup", "netns", "name", "fail")
+_OF_THE_DRIVER = ("mode", "cgroup", "netns", "name", "fail", "count")
 
 
 @click.command(context_settings=HELP)
