@@ -403,6 +403,16 @@ def test_a_verdict_out_of_range_changes_nothing_else(world: World, agent: Agent,
         assert trying.result(PATIENCE).heard == "x"
 
 
+def test_the_log_has_errors_in_the_order_of_the_commands(world: World, path: Path) -> None:
+    with owned(world, path) as owner:
+        unknown = [encode(VerdictCommand(number, Verdict.ACCEPT)) for number in (8, 9)]
+        owner.socket.sendall(struct.pack("<BQB", 1, 7, 77).join(unknown) + encode(GetLogs()))
+        lines = [owner.next(LogLine).text for _ in range(3)]
+        assert ["id 8:" in lines[0], "77 is out of range" in lines[1], "id 9:" in lines[2]] == [True] * 3, (
+            lines
+        )
+
+
 def test_commands_may_come_byte_by_byte(world: World, agent: Agent, path: Path) -> None:
     with owned(world, path) as owner:
         trying = agent.start("tcp", ECHO, say="x")
@@ -511,7 +521,7 @@ def test_a_device_that_cannot_be_had(world: World, path: Path, tmp_path: Path) -
     with pytest.raises(DeviceError, match="no device can be made at"):
         DeviceServer(tmp_path / "none" / "device", settings).start()
     path.write_text("a file of somebody's")
-    with pytest.raises(DeviceError, match="no device can be made at"):
+    with pytest.raises(DeviceError, match="is there already, and no socket: remove it"):
         DeviceServer(path, settings).start()
     assert path.read_text() == "a file of somebody's"
 

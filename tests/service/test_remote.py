@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from livelab import PATIENCE, Agent, eventually, new_name, scope_of
+from livelab import PATIENCE, Agent, eventually
 from mmdb import write_mmdb
+from owning import serving
 from tidewaiter.driver.core import Decided, Ended
 from tidewaiter.host.processes import user_name
 from tidewaiter.lab import plan
@@ -27,7 +28,7 @@ from tidewaiter.protocol import command
 from tidewaiter.protocol.command import VerdictCommand
 from tidewaiter.protocol.info import ConnectionInfo, LogLine, PayloadLayer, Severity, encode
 from tidewaiter.service import keeper, remote, remote_device
-from tidewaiter.service.device import DeviceError, DeviceServer
+from tidewaiter.service.device import DeviceError
 from tidewaiter.service.remote import RemoteEngine
 from tidewaiter.service.settings import Settings
 
@@ -54,16 +55,6 @@ class Remote:
             for event in list(self.events)
             if isinstance(event, kind) and event.connection.key.remote_port == port
         ]
-
-
-@contextmanager
-def serving(world: World, path: Path) -> Iterator[DeviceServer]:
-    server = DeviceServer(path, Settings(name=new_name(world), scope=scope_of(world)))
-    server.start()
-    try:
-        yield server
-    finally:
-        assert server.stop() == []
 
 
 @contextmanager

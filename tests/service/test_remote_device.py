@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from livelab import PATIENCE, Agent, eventually
-from service.test_device import serving
+from owning import serving
 from service.test_local_device import Reader, in_thread
 from tidewaiter import Device, Verdict
 from tidewaiter.lab import plan

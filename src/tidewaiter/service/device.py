@@ -200,7 +200,7 @@ class DeviceServer:
             try:
                 command = next(commands, None)
             except CommandError as error:
-                self.device.bad_command(str(error))
+                self._driver.refuse(str(error))
                 if not self._decoder.framed:  # what follows cannot be told apart
                     self._lose_owner()
                     return
@@ -263,6 +263,8 @@ def _listen(path: Path, access: Access) -> socket.socket:
             state.RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
         if path.is_socket():
             _remove_if_dead(path)
+        elif os.path.lexists(path):
+            raise DeviceError(f"{path} is there already, and no socket: remove it, or choose another path")
         before = os.umask(0o177)
         try:
             made.bind(str(path))

@@ -101,7 +101,7 @@ class Device:
         try:
             command = commands.decode(data)
         except CommandError as error:
-            self._driver.device.bad_command(str(error))
+            self._driver.refuse(str(error))
             return
         if isinstance(command, Shutdown):
             self.close()

@@ -80,6 +80,15 @@ class OwnedDriver:
         else:
             self.engine.command(lambda: self._carry_out(command))
 
+    def refuse(self, reason: str) -> None:
+        """Bytes that are no command, after those before them."""
+
+        def log_it() -> list[Action]:
+            self.device.bad_command(reason)
+            return []
+
+        self.engine.command(log_it)
+
     def load(self, policy: Policy) -> None:
         """Puts another policy in force. Raises what `Engine.load` does."""
         self.engine.load(policy)
