@@ -45,6 +45,7 @@ def test_a_value_turns_who_wants_it_and_who_refuses_it() -> None:
     named.add(0, ["a", "b"], [])
     named.add(1, [], ["b"])
     named.add(2, ["a", "b"], ["b"])
+    named.entered(3)
     assert dict(named.turned("abc")) == {"a": 0b101, "b": 0b011, "c": None}
     assert (named.wanting, named.refusing, named.looking, len(named)) == (0b101, 0b110, 0b111, 2)
     assert named.changed() == {"a", "b"}
@@ -60,6 +61,7 @@ def test_prefixes_agree_with_a_plain_look_at_each_rule(rules: list[Sides], leavi
     named = Prefixes(lambda _: WIDTH)
     for bit, sides in enumerate(rules):
         named.add(bit, *sides)
+    named.entered(len(rules))
     named.settle()
     before = dict(named.turned(named.keys()))
     there = dict(enumerate(rules))
@@ -81,6 +83,7 @@ def test_prefixes_agree_with_a_plain_look_at_each_rule(rules: list[Sides], leavi
 def test_what_cancels_out_still_stands_before_what_covers_it() -> None:
     named = Prefixes(lambda _: WIDTH)
     named.add(0, [prefix(0, 1)], [prefix(0, 3)])
+    named.entered(1)
     assert dict(named.turned([prefix(0, 1), prefix(0, 3), prefix(0, 5)])) == {
         prefix(0, 1): 1,
         prefix(0, 3): 0,
@@ -92,6 +95,7 @@ def test_what_many_name_is_the_same_as_what_few_name() -> None:
     named = Prefixes(lambda _: WIDTH)
     for bit in range(100):
         named.add(bit, [prefix(0, 1)], [prefix(8, 2)] if bit % 2 else [])
+    named.entered(100)
     odd = sum(1 << bit for bit in range(1, 100, 2))
     assert named.turned_by(1) == (1 << 100) - 1
     assert named.turned_by(9) == (1 << 100) - 1 & ~odd
@@ -111,5 +115,6 @@ def test_the_two_versions_of_ip_do_not_cover_each_other() -> None:
     named = Prefixes(address_width)
     named.add(0, [network_prefix(ip_network("0.0.0.0/0"))], [])
     named.add(1, [network_prefix(ip_network("::/0"))], [])
+    named.entered(2)
     assert named.turned_by(address_number(ip_address("192.0.2.1"))) == 0b01
     assert named.turned_by(address_number(ip_address("::1"))) == 0b10

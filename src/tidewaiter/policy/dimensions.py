@@ -81,8 +81,8 @@ def _plain(parse: Callable[[Any], Any]) -> Callable[[Any, Names], Any]:
 
 
 def _network_spans(network: Network) -> Iterable[Span]:
-    base = 0 if network.version == 4 else _V6
-    yield base + int(network.network_address), base + int(network.broadcast_address)
+    low = _number(network.network_address)
+    yield low, low + (1 << network.max_prefixlen - network.prefixlen) - 1
 
 
 def _number(address: Address) -> int:

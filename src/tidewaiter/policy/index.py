@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -40,6 +40,11 @@ class Change(NamedTuple):
 def blocks(span: Span) -> Iterator[Block]:
     """The prefixes that hold the numbers of a span and no others."""
     low, end = span[0], span[1] + 1
+    size = end - low
+    if not size & size - 1 and not low & size - 1:  # one, as of a network
+        bits = size.bit_length() - 1
+        yield bits, low >> bits
+        return
     while low < end:
         # The largest block that begins at low: by its alignment, and by what is left.
         bits = (end - low).bit_length() - 1
@@ -96,17 +101,21 @@ class Index:
         self.free = 0
         """The rules that do not name the dimension: every fact satisfies them."""
 
-    def add(self, slot: int, values: Iterable[Any]) -> None:
+    def add(self, slot: int, values: Sequence[Any]) -> None:
         """A rule comes to its slot. `refresh` before the next look."""
         self.named.add(slot)
         for table, key in self._keys(values):
-            table.setdefault(key, []).append(slot)
+            slots = table.get(key)
+            if slots is None:
+                table[key] = [slot]
+            else:
+                slots.append(slot)
             if table is self._blocks:
                 self._step(key, 1)
             elif type(key) is Under:
                 self._unders += 1
 
-    def remove(self, slot: int, values: Iterable[Any]) -> None:
+    def remove(self, slot: int, values: Sequence[Any]) -> None:
         """A rule leaves its slot. `refresh` before the next look."""
         self.named.discard(slot)
         for table, key in self._keys(values):
@@ -209,9 +218,11 @@ class Index:
                 if len(patterns) == 1 or _perhaps(expression, text):
                     yield from (self._patterns[one] for one in patterns if one.matches(text))
 
-    def _keys(self, values: Iterable[Any]) -> list[tuple[dict[Any, list[int]], Any]]:
+    def _keys(self, values: Sequence[Any]) -> list[tuple[dict[Any, list[int]], Any]]:
         """Where the values of one rule stand, each once."""
-        spans = self.dimension.spans
+        spans, words = self.dimension.spans, self._words
+        if spans is None and len(values) == 1 and type(values[0]) is str:  # as most are
+            return [(words, values[0])]
         keys: dict[Any, tuple[dict[Any, list[int]], Any]] = {}
         for value in values:
             if type(value) is Pattern:
@@ -221,7 +232,7 @@ class Index:
                     for block in blocks(span):
                         keys[block] = self._blocks, block
             else:
-                keys["word", value] = self._words, self.dimension.key(value)
+                keys["word", value] = words, self.dimension.key(value)
         return list(keys.values())
 
     def _step(self, block: Block, by: int) -> None:
@@ -230,8 +241,8 @@ class Index:
         if not self._sizes[size]:
             del self._sizes[size]
         for edge in (high << size, high + 1 << size):
-            before = self._edges[edge]
-            self._edges[edge] += by
+            before = self._edges.get(edge, 0)
+            self._edges[edge] = before + by
             if before == 0:
                 insort(self._starts, edge)
             elif before + by == 0:

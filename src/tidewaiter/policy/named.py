@@ -44,6 +44,7 @@ class Named:
         self._wanted: dict[Any, list[int]] = {}
         self._refused: dict[Any, list[int]] = {}
         self._touched: set[Any] = set()
+        self._coming: tuple[list[int], list[int]] = [], []
 
     def __len__(self) -> int:
         return len(self.keys())
@@ -58,13 +59,28 @@ class Named:
         return {*self._wanted, *self._refused}
 
     def add(self, bit: int, wanted: Collection[Any], refused: Collection[Any]) -> None:
-        """A rule comes, with what it names, each once."""
-        for table, keys in ((self._wanted, wanted), (self._refused, refused)):
+        """A rule comes, with what it names, each once. `entered` before anything is asked."""
+        for keys, table, coming in (
+            (wanted, self._wanted, self._coming[0]),
+            (refused, self._refused, self._coming[1]),
+        ):
+            if not keys:
+                continue
+            coming.append(bit)
+            self._touched.update(keys)
             for key in keys:
-                table.setdefault(key, []).append(bit)
-                self._touched.add(key)
-        self.wanting |= bool(wanted) << bit
-        self.refusing |= bool(refused) << bit
+                bits = table.get(key)
+                if bits is None:
+                    table[key] = [bit]
+                else:
+                    bits.append(bit)
+
+    def entered(self, length: int) -> None:
+        """All that come at once have come; their bits are below ``length``."""
+        wanting, refusing = self._coming
+        self.wanting |= bit_set(wanting, length)
+        self.refusing |= bit_set(refusing, length)
+        self._coming = [], []
 
     def remove(self, bit: int, wanted: Collection[Any], refused: Collection[Any]) -> None:
         """A rule leaves, with the same."""
@@ -131,7 +147,7 @@ class Prefixes(Named):
 
     def add(self, bit: int, wanted: Collection[Prefix], refused: Collection[Prefix]) -> None:
         """A rule comes, with what it names."""
-        for key in {*wanted, *refused}:
+        for key in {*wanted, *refused} if wanted and refused else wanted or refused:
             if key not in self._wanted and key not in self._refused:
                 self._count(key, 1)
         super().add(bit, wanted, refused)

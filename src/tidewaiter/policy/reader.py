@@ -11,6 +11,7 @@ from typing import Any
 from tidewaiter.model.key import Direction
 from tidewaiter.policy.dimensions import DIMENSIONS, Dimension, Names
 from tidewaiter.policy.errors import PolicyError
+from tidewaiter.policy.patterns import BadValueError
 from tidewaiter.policy.positions import KeyPath
 from tidewaiter.policy.remembered import RULES
 from tidewaiter.policy.rule import Answer, Conditions, Rule
@@ -218,8 +219,9 @@ class Reader(Source):
         fields: dict[str, Any] = {}
         any_of: dict[str, tuple[Any, ...]] = {}
         for key, value in table.items():
-            if key in DIMENSIONS:
-                values = self._values(DIMENSIONS[key], value, path, names)
+            dimension = DIMENSIONS.get(key)
+            if dimension is not None:
+                values = self._values(dimension, value, path, names)
                 if key in _FIELDS:
                     fields[_FIELDS[key]] = frozenset(values) if key == "direction" else values
                 else:
@@ -230,7 +232,7 @@ class Reader(Source):
             fields["none_of"] = self._none_of(table["not"], (*path, "not"), names)
         if "also" in table:
             fields["also"] = tuple(self._also(table["also"], (*path, "also"), names))
-        answer, function = self._answer(table["verdict"], (*path, "verdict"))
+        answer, function = self._answer(table["verdict"], path)
         if (answer is Answer.LIMIT) != ("limit" in table):
             remedy = 'write verdict = "limit" and limit = "1 MB/s" together'
             raise self._error(path, "a limit needs the verdict limit and a rate", remedy, key=True)
@@ -247,9 +249,12 @@ class Reader(Source):
 
     def _values(self, dimension: Dimension, value: object, path: KeyPath, names: Names) -> tuple[Any, ...]:
         """The parsed elements of one dimension, which is a single value or a list of them."""
-        path = (*path, dimension.name)
         if type(value) is str:
-            return self._parse(dimension, value, path, names)
+            known = self._parsed.get((dimension.name, str, value))
+            if known is None or dimension.name in _OF_THIS_HOST:
+                known = self._parse(dimension, value, (*path, dimension.name), names)
+            return known
+        path = (*path, dimension.name)
         if value == []:
             raise self._error(path, f"the list {dimension.name} is empty", "leave the key out to mean any")
         elements = value if isinstance(value, list) else [value]
@@ -272,7 +277,10 @@ class Reader(Source):
             if element == "" and dimension.may_be_unknown:
                 known = (None,)
             else:
-                parsed = self._at(path, partial(dimension.parse, element, names))
+                try:
+                    parsed = dimension.parse(element, names)
+                except BadValueError as bad:
+                    raise self._error(path, bad.problem, bad.remedy) from None
                 known = parsed if type(parsed) is tuple else (parsed,)
             self._parsed[dimension.name, kind, element] = known
         return known
@@ -302,8 +310,10 @@ class Reader(Source):
             yield Conditions(any_of=any_of, none_of=none_of)
 
     def _name(self, table: dict[str, Any], path: KeyPath) -> str:
-        number = f"rule {int(path[-1]) + 1}"
-        name = table.get("name", number if self._main else f"{number} of {self.where.rpartition('/')[2]}")
+        name = table.get("name")
+        if "name" not in table:
+            name = f"rule {int(path[-1]) + 1}"
+            name = name if self._main else f"{name} of {self.where.rpartition('/')[2]}"
         if not isinstance(name, str) or not name or not name.isprintable():
             raise self._error(
                 (*path, "name"), f"{quoted(name)} is not a name", "write it as text on one line"
@@ -311,16 +321,16 @@ class Reader(Source):
         return name
 
     def _answer(self, value: object, path: KeyPath) -> tuple[Answer, str]:
-        if isinstance(value, str):
-            if value in ANSWERS:
-                return ANSWERS[value], ""
-            if value.startswith("python"):
-                match = _PYTHON.fullmatch(value)
-                if match is None:
-                    raise self._error(
-                        path, f"{quoted(value)} names no function", 'write "python: module.function"'
-                    )
-                return Answer.PYTHON, match[1]
+        if isinstance(value, str) and value in ANSWERS:
+            return ANSWERS[value], ""
+        path = (*path, "verdict")
+        if isinstance(value, str) and value.startswith("python"):
+            match = _PYTHON.fullmatch(value)
+            if match is None:
+                raise self._error(
+                    path, f"{quoted(value)} names no function", 'write "python: module.function"'
+                )
+            return Answer.PYTHON, match[1]
         return self._at(path, partial(word, "verdict", value, ANSWERS)), ""
 
     def _group(self, table: dict[str, Any], path: KeyPath) -> str:

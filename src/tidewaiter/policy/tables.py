@@ -16,7 +16,7 @@ from tidewaiter.model.key import Direction
 from tidewaiter.policy.bits import carried_over, same_ends, spread
 from tidewaiter.policy.classifier import lowest_bit
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.index import uncollected
+from tidewaiter.policy.index import bit_set, uncollected
 from tidewaiter.policy.named import (
     PORT_WIDTH,
     Named,
@@ -169,27 +169,40 @@ class KernelTables:
         for bit, rule in left.items():
             self._leave(bit, rule)
         with uncollected():
-            for bit, rule in entered.items():
-                self._enter(bit, rule)
+            self._enter(entered)
         self.rules, self.bits = rules, bits
         self._refresh(policy)
         return {*left, *entered}
 
-    def _enter(self, bit: int, rule: Rule) -> None:
-        conditions = [*rule.conditions()]
-        seen = _seen(conditions)
-        for name, named in self.named.items():
-            if wanted_refused := seen.get(name):
-                named.add(bit, *wanted_refused)
-        for direction in _directions(seen):
-            self._directions[direction] |= 1 << bit
-        self.actions[bit] = RuleAction(
-            _ANSWERED.get(rule.answer, Answer.ASK), bool(_reasons(rule, conditions))
-        )
-        self.used |= 1 << bit
-        self._disabled |= (not rule.enabled) << bit
-        if rule.group:
-            self._groups[rule.group] = self._groups.get(rule.group, 0) | 1 << bit
+    def _enter(self, entered: dict[int, Rule]) -> None:
+        """Sets are made of all that enters at once: each is as long as the policy."""
+        length = max(entered, default=0) + 1
+        towards: dict[Direction, list[int]] = {direction: [] for direction in _ALL_DIRECTIONS}
+        disabled: list[int] = []
+        groups: dict[str, list[int]] = {}
+        for bit, rule in entered.items():
+            conditions = [*rule.conditions()]
+            seen = _seen(conditions)
+            for name, (wanted, refused) in seen.items():
+                if name != "direction":
+                    self.named[name].add(bit, wanted, refused)
+            for direction in _directions(seen):
+                towards[direction].append(bit)
+            self.actions[bit] = _ACTIONS[
+                _ANSWERED.get(rule.answer, Answer.ASK), bool(_reasons(rule, conditions))
+            ]
+            if not rule.enabled:
+                disabled.append(bit)
+            if rule.group:
+                groups.setdefault(rule.group, []).append(bit)
+        for direction, bits in towards.items():
+            self._directions[direction] |= bit_set(bits, length)
+        self.used |= bit_set(entered, length)
+        self._disabled |= bit_set(disabled, length)
+        for group, bits in groups.items():
+            self._groups[group] = self._groups.get(group, 0) | bit_set(bits, length)
+        for named in self.named.values():
+            named.entered(length)
 
     def _leave(self, bit: int, rule: Rule) -> None:
         seen = _seen(rule.conditions())
@@ -238,15 +251,15 @@ def needs_python(rule: Rule) -> tuple[str, ...]:
 
 def _reasons(rule: Rule, conditions: Iterable[Condition]) -> tuple[str, ...]:
     reasons = [
-        condition.dimension
-        for condition in conditions
-        if condition.layer or not _is_in_kernel(condition.dimension, condition.values)
+        name
+        for name, layer, _, values in conditions
+        if layer or name not in _IN_KERNEL or not _IN_KERNEL[name].issuperset(map(type, values))
     ]
-    if rule.until in ENDING or duration(rule.until):
+    if rule.until and (rule.until in ENDING or duration(rule.until)):
         reasons.append("until")
     if rule.answer not in _ANSWERED:
         reasons.append(f"verdict {rule.answer}")
-    return tuple(dict.fromkeys(reasons))
+    return tuple(dict.fromkeys(reasons)) if reasons else ()
 
 
 _IN_KERNEL: dict[str, set[type]] = {
@@ -268,9 +281,8 @@ _ANSWERED = {
 """What the kernel does by itself. What is limited passes: the limit is kept elsewhere."""
 
 
-def _is_in_kernel(dimension: str, values: Iterable[Any]) -> bool:
-    types = _IN_KERNEL.get(dimension)
-    return types is not None and types.issuperset(map(type, values))
+_ALL_DIRECTIONS = tuple(Direction)
+_ACTIONS = {(answer, consult): RuleAction(answer, consult) for answer in Answer for consult in (False, True)}
 
 
 def _seen(conditions: Iterable[Condition]) -> dict[str, tuple[Collection[Any], Collection[Any]]]:
@@ -278,27 +290,25 @@ def _seen(conditions: Iterable[Condition]) -> dict[str, tuple[Collection[Any], C
 
     It matches at least what the rule does: a condition with a value that the kernel has no table for is left out.
     """
-    found: dict[tuple[str, bool], tuple[Any, ...]] = {}
+    found: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
     for name, layer, negated, values in conditions:
         if not layer and name in _IN_KERNEL:
-            found[name, negated] = found.get((name, negated), ()) + values
-    seen: dict[str, tuple[Collection[Any], Collection[Any]]] = {}
-    for (name, negated), values in found.items():
-        if _is_in_kernel(name, values):
-            keys, (wanted, refused) = _keys(name, values), seen.get(name, ((), ()))
-            seen[name] = (wanted, keys) if negated else (keys, refused)
-    return seen
+            wanted, refused = found.get(name, ((), ()))
+            found[name] = (wanted, refused + values) if negated else (wanted + values, refused)
+    return {name: (_keys(name, wanted), _keys(name, refused)) for name, (wanted, refused) in found.items()}
 
 
 def _keys(dimension: str, values: tuple[Any, ...]) -> Collection[Any]:
-    """Values as the keys of their table, each once."""
+    """Values as the keys of their table, each once; none where there is one that the kernel has no table for."""
+    if not values or not _IN_KERNEL[dimension].issuperset(map(type, values)):
+        return ()
     if dimension in {"remote", "local"}:
         return {network_prefix(network) for network in values}
     if dimension == "port":
         return {prefix for span in values for prefix in port_prefixes(span)}
-    return dict.fromkeys(values)
+    return dict.fromkeys(values) if len(values) > 1 else values
 
 
 def _directions(seen: dict[str, tuple[Collection[Any], Collection[Any]]]) -> list[Direction]:
     wanted, refused = seen.get("direction", ((), ()))
-    return [direction for direction in wanted or Direction if direction not in refused]
+    return [direction for direction in wanted or _ALL_DIRECTIONS if direction not in refused]
