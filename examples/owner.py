@@ -12,8 +12,7 @@ import sys
 import time
 from ipaddress import ip_address
 
-from tidewaiter.model.verdict import Verdict
-from tidewaiter.protocol.command import GetBandwidthStats, GetLogs, VerdictCommand, encode
+from tidewaiter.protocol.command import GetBandwidthStats, GetLogs, Verdict, VerdictCommand, encode
 from tidewaiter.protocol.info import BandwidthStats, ConnectionEnd, ConnectionInfo, LogLine
 from tidewaiter.protocol.stream import InfoDecoder
 

@@ -66,12 +66,13 @@ def layers_page() -> str:
         "# Layers\n\n"
         "Where Tidewaiter looks in the kernel. The names are those of the Windows filtering platform, by which\n"
         "users of the Portmaster kernel extension know them; each is one file of `src/tidewaiter/kernel/`.\n\n"
-        "| layer | hook | file | what it does | decides |\n|---|---|---|---|---|\n"
+        "| layer | IP | hook | file | what it does | may decide |\n|---|---|---|---|---|---|\n"
     )
     for layer in LAYERS:
         hooks = "<br>".join(f"`{hook}`" for hook in layer.hooks)
-        decides = "yes" if layer.decides else ""
-        text += f"| {layer.name} | {hooks} | `{layer.source}.bpf.c` | {layer.purpose} | {decides} |\n"
+        families = ", ".join(f"v{family}" for family in layer.families)
+        cells = (layer.name, families, hooks, f"`{layer.source}.bpf.c`", layer.purpose, layer.decides)
+        text += f"| {' | '.join(cells)} |\n"
     return text
 
 

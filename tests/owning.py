@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -80,6 +80,16 @@ class Owner:
             asked.append(self.next(ConnectionInfo))
             self.send(VerdictCommand(asked[-1].id, verdict))
         return asked
+
+    def attend(self, verdict: Verdict, over: Callable[[], bool]) -> None:
+        """Gives every question this answer until it is over. What else comes is in ``passed``."""
+        self.socket.settimeout(0.05)
+        try:
+            while not over():
+                with suppress(TimeoutError):
+                    self.answer(verdict)
+        finally:
+            self.socket.settimeout(PATIENCE)
 
     def silent(self, seconds: float = 0.3) -> bool:
         """Whether nothing is asked for a while."""

@@ -205,6 +205,26 @@ def test_bandwidth_comes_in_four_infos_and_none_for_nothing(world: World, agent:
 
 
 @BOTH
+@pytest.mark.parametrize("do", ["udp", "sendto", "tcp"])
+def test_totals_are_whole_where_each_packet_was_asked_about(
+    world: World, agent: Agent, path: Path, to: tuple[str, int], do: str
+) -> None:
+    """§2.1, §2.3.5: an answer for one packet sets nothing back."""
+    with owned(world, path) as owner:
+        number = 0
+        for _ in range(3):
+            trying = agent.start(do if not number or do == "sendto" else "say", to, of=number, say="hello")
+            owner.attend(Verdict.ACCEPT, trying.done)
+            number = number or trying.result().id
+            assert trying.result().heard == "hello"
+        agent.do("close", of=number)
+        owner.attend(Verdict.ACCEPT, lambda: any(isinstance(info, ConnectionEnd) for info in owner.passed))
+        owner.send(GetBandwidthStats())
+        (entry,) = owner.next(BandwidthStats).entries
+        assert (entry.transmitted_bytes, entry.received_bytes) == (15, 15)
+
+
+@BOTH
 def test_a_verdict_for_an_unknown_id_is_an_error_in_the_log(
     world: World, agent: Agent, path: Path, to: tuple[str, int]
 ) -> None:

@@ -162,6 +162,14 @@ def test_a_verdict_for_an_unknown_id_is_logged_and_changes_nothing(bench: Bench)
     assert bench.lines() == [(Severity.ERROR, "No packet is held under id 9: the verdict changes nothing")]
 
 
+def test_a_verdict_that_comes_too_late_is_no_error(bench: Bench) -> None:
+    """Its packet has gone by itself: by its connection's end, say."""
+    bench.hold(b"f", V4)
+    bench.driver.ended(b"f", 0, 0, 9)
+    assert bench.command(VerdictCommand(1, Verdict.PERMANENT_DROP)) == []
+    assert bench.lines() == [(Severity.INFO, "No packet is held under id 1: the verdict changes nothing")]
+
+
 def test_an_update_gives_a_live_connection_another_verdict(bench: Bench) -> None:
     bench.hold(b"f", V4)
     bench.command(VerdictCommand(1, Verdict.PERMANENT_ACCEPT))

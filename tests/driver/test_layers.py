@@ -30,6 +30,19 @@ def test_the_hooks_are_those_of_the_source(layer: Layer) -> None:
     assert sections(layer.source) == kernel_hooks
     assert layer.hooks
     assert layer.purpose
+    by_family = {int(hook[-1]) for hook in layer.hooks if hook[-1] in "46"}
+    assert by_family <= set(layer.families) <= {4, 6}
+
+
+def test_each_family_has_every_layer_but_that_below_it() -> None:
+    assert [layer.source for layer in LAYERS if layer.families != (4, 6)] == ["frames"]
+
+
+def test_what_decides_can_refuse_by_its_source() -> None:
+    """The hooks that the kernel asks, and netfilter's; the others only look."""
+    asking = ("cgroup/connect", "cgroup/sendmsg", "cgroup_skb/", "netfilter ")
+    deciding = [layer.source for layer in LAYERS if any(hook.startswith(asking) for hook in layer.hooks)]
+    assert [layer.source for layer in LAYERS if layer.decides] == deciding
 
 
 def test_no_hook_is_missing_from_the_table() -> None:

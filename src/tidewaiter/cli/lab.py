@@ -135,7 +135,7 @@ def _guarded(
     quiet: bool,
 ) -> int:
     output = Output(as_json=shared is not None, stream=shared or sys.stderr)
-    reporter = Reporter(observe=settings.mode is Mode.OBSERVE)
+    reporter = Reporter(observe=settings.mode is Mode.OBSERVE, count=settings.count)
 
     def listen(event: object) -> None:
         for line in reporter.lines(event):  # type: ignore[arg-type]

@@ -151,9 +151,9 @@ def render(line: Line) -> Text | None:
         style="dim" if kind == "end" else "",
     )
     if kind == "end":
-        return text.append(
-            f"  ↑{size(line['sent'])} ↓{size(line['received'])} in {line['duration']:.2f} s", style="dim"
-        )
+        counted = line["sent"] is not None
+        totals = f"↑{size(line['sent'])} ↓{size(line['received'])} " if counted else ""
+        return text.append(f"  {totals}in {line['duration']:.2f} s", style="dim")
     if line["rule"]:
         text.append(f"  {printable(line['rule'])}", style="dim")
     return text.append(f" · {line['tier']}", style="dim") if line["tier"] else text

@@ -113,7 +113,7 @@ def run(
                 count=count,
                 state=state_folder(state, name),
             )
-            reporter = Reporter(observe=mode == Mode.OBSERVE)
+            reporter = Reporter(observe=mode == Mode.OBSERVE, count=count)
 
             def listen(event: object) -> None:
                 for line in reporter.lines(event):  # type: ignore[arg-type]

@@ -134,7 +134,11 @@ class Device:
 
     def _verdict(self, command: commands.VerdictCommand, now: int) -> list[Action]:
         if self._driver.packets.get(command.id) is None:
-            self.log(Severity.ERROR, f"No packet is held under id {command.id}: the verdict changes nothing")
+            was_given = (
+                0 < command.id <= self._driver.packets.newest
+            )  # it may have gone while the owner thought
+            said = f"No packet is held under id {command.id}: the verdict changes nothing"
+            self.log(Severity.INFO if was_given else Severity.ERROR, said)
         return self._driver.verdict(command.id, command.verdict, now)
 
     def _update(self, command: commands.Update, now: int) -> list[Action]:

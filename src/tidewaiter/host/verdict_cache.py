@@ -47,7 +47,11 @@ class VerdictCache:
         elif home == Home.ADDRESSES:
             _native.put(self._flows.fd, records.key_by_addresses(data[records.FLOW]), value, _BPF_ANY)
         else:
-            _native.put(self._flows.fd, records.key_by_peer(records.unpack(data)), value, _BPF_ANY)
+            key = records.key_by_peer(records.unpack(data))
+            now = self._flows.get(key)  # what the flow has carried meanwhile stays
+            if now is not None and now[records.EPOCH] == data[records.EPOCH]:
+                value = records.answered(now, verdict, tier, rule)
+            _native.put(self._flows.fd, key, value, _BPF_ANY)
 
     def _answer_packet(self, data: bytes, verdict: Verdict) -> None:
         """For one packet, whichever way it goes. What its flow has carried meanwhile stays."""

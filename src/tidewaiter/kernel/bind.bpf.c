@@ -123,6 +123,8 @@ int tw_release(struct bpf_sock *ctx)
 		/* Python has a packet of it, or one is on its way to the gate: the answer is still wanted, and Python clears it
 		 * away. What was asked about and refused has never passed the gate: its ends are known to the question alone. */
 		asked->home = TW_HOME_RELEASED;
+		asked->sent = c->sent;
+		asked->received = c->received;
 		tw_emit(TW_EVENT_ENDED, asked);
 		return 1;
 	} else {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, ClassVar
 
-from tidewaiter.model.verdict import Verdict
+from tidewaiter.model.verdict import Verdict as Verdict  # noqa: PLC0414 # for whoever writes commands
 from tidewaiter.protocol.errors import CommandError, LocalProtocolError, RemoteProtocolError
 
 

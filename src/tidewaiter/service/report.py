@@ -79,10 +79,13 @@ def _program(process: Process) -> Line:
 
 
 class Reporter:
-    """Events in, lines out. ``observe``: a connection that the policy would ask about is shown as ``ask``."""
+    """Events in, lines out. ``observe``: a connection that the policy would ask about is shown as ``ask``.
 
-    def __init__(self, *, observe: bool = False, clock: Clock | None = None) -> None:
-        self._observe = observe
+    Without ``count`` nobody knows how many bytes there were.
+    """
+
+    def __init__(self, *, observe: bool = False, count: bool = True, clock: Clock | None = None) -> None:
+        self._observe, self._count = observe, count
         self._clock = clock or Clock()
 
     def lines(self, event: Event | Counted) -> Iterator[Line]:
@@ -103,8 +106,8 @@ class Reporter:
         elif isinstance(event, Ended):
             yield self._line("end", connection.ended, connection) | {
                 "verdict": self._word(connection),
-                "sent": connection.sent,
-                "received": connection.received,
+                "sent": connection.sent if self._count else None,
+                "received": connection.received if self._count else None,
                 "duration": max(0, connection.ended - connection.opened) / SECOND,
             }
 
