@@ -26,7 +26,7 @@ _BLOCKED = 443  # refused by the kernel, as `KNOWN` is accepted by it; Python is
 _SILENCE = 1.2
 _AT_ONCE = 50
 _REQUEST = "GET / HTTP/1.1\r\nHost: web.lab\r\n\r\n"
-KILLS = max(25, int(os.environ.get("TIDEWAITER_KILLS", "25")))
+KILLS = max(50, int(os.environ.get("TIDEWAITER_KILLS", "50")))
 
 
 def _policy(folder: Path) -> Path:

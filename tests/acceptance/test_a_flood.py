@@ -25,7 +25,7 @@ from tidewaiter.lab.world import World
 
 pytestmark = pytest.mark.live
 
-SECONDS = max(5.0, float(os.environ.get("TIDEWAITER_FLOOD_SECONDS", "5")))
+SECONDS = max(10.0, float(os.environ.get("TIDEWAITER_FLOOD_SECONDS", "10")))
 RATE = 100_000
 _PORT = 9999
 _SYNS = 20  # of our own attempts to connect, which found the queue full, at the most

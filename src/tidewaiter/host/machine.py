@@ -103,7 +103,7 @@ class Machine:
         """The names of the rules in force, by their number."""
         self._rule_names = names
         # the first of those that have one name; bits without a rule have none
-        self._rule_numbers = dict(zip(reversed(names), reversed(range(len(names))), strict=True))
+        self._rule_numbers = dict(zip(names[::-1], range(len(names) - 1, -1, -1), strict=True))
         self._rule_numbers.pop("", None)
 
     # --- waiting -------------------------------------------------------------------------------

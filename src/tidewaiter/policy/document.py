@@ -61,8 +61,11 @@ class Policy:
         """The dimensions that some rule names, of those that a `Rule` has no field of its own for."""
         also = [one for rule in self.rules if rule.also for one in rule.also]
         tables: tuple[Rule | Conditions, ...] = (*self.rules, *also)
-        wanted = {name for one in tables if one.any_of for name in one.any_of}
-        return frozenset(wanted.union(*(one.none_of for one in tables if one.none_of)))
+        wanted, refused = (
+            [one.any_of for one in tables if one.any_of],
+            [one.none_of for one in tables if one.none_of],
+        )
+        return frozenset().union(*wanted, *refused)
 
     def is_on(self, rule: Rule) -> bool:
         """Whether a rule can match at all."""

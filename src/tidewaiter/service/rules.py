@@ -37,8 +37,10 @@ class Rules:
         self._classifier: Classifier = before._classifier if before else Classifier(Policy())
         self._kept: dict[bytes, tuple[int, int, Decision]] = {}
         self._off: list[int] = []
-        names = {rule.name for rule in policy.rules}
-        older = [name for name in before.silent if name not in names] if before else []
+        older: list[str] = []
+        if before and before.silent:
+            names = {rule.name for rule in policy.rules}
+            older = [name for name in before.silent if name not in names]
         self.silent: frozenset[str] = frozenset(rule.name for rule in policy.rules if not rule.log).union(
             older[:_REMEMBERED]
         )
