@@ -5,12 +5,14 @@ as one integer; the AND of these sets are the rules that match, and the lowest b
 left, the default of the connection's direction decides. `tidewaiter.policy.tables` puts the sets into the form that the
 kernel half evaluates.
 
-Programs do the same again and again, so decisions are kept, by what they depend on.
+Most connections have few rules that could match at all. So each rule is also entered under one of the things that it
+names, the one that the fewest others share: where that finds few rules, each is asked by itself, and no set is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -18,14 +20,17 @@ from tidewaiter.model.key import Direction
 from tidewaiter.policy.bits import same_ends
 from tidewaiter.policy.dimensions import ALL, may_be
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.index import Change, Index, bit_set, uncollected
+from tidewaiter.policy.index import Change, Index, Key, bit_set, uncollected
 from tidewaiter.policy.rule import Answer, Decision, Facts, Rule, World
 
 NOWHERE = World()
 """No lists, and no knowledge of where addresses are."""
 
+FEW = 8
+"""Rules that are asked one by one; where more may match, the sets decide."""
+
 KEPT = 4096
-"""Decisions that are kept for each direction; when there are more, all of them go."""
+"""Decisions by sets that are kept for each direction; when there are more, all of them go."""
 
 
 class Classifier:
@@ -39,7 +44,11 @@ class Classifier:
         self._order: list[int] = []
         self._places: list[int] = []
         self._rules: list[Rule | None] = []
+        self._others: list[
+            tuple[tuple[Index, Sequence[Any]], ...]
+        ] = []  # what is left to ask of a rule that was found
         self._unused: list[int] = []
+        self._loose: set[int] = set()  # the rules that name nothing that they want
         self._decisions: list[Decision | None] = []
         with uncollected():
             self._order = [self._enter(rule) for rule in policy.rules]
@@ -52,17 +61,37 @@ class Classifier:
         """
         if facts.pending:
             return self._decide_partly(facts)
+        candidates = [*self._loose]
+        for first, value in self._firsts:
+            candidates += first(value(facts))
+            if len(candidates) > FEW:
+                return self._decide_by_sets(facts)
+        if len(candidates) > 1:
+            candidates.sort(key=self._places.__getitem__)
+        for slot in candidates:
+            if self._matches(slot, facts):
+                return self._decision(self._places[slot])
+        return self._default(facts.direction)
+
+    def _matches(self, slot: int, facts: Facts) -> bool:
+        for index, named in self._others[slot]:
+            if index.holds(named, index.value(facts)) is index.negated:
+                return False
+        return self._places[slot] not in self._disabled
+
+    def _decide_by_sets(self, facts: Facts) -> Decision:
+        """The same, kept by what it depends on: programs do the same again and again."""
         if self._made_of is None:
-            return self._decide(facts)
+            return self._lowest(facts)
         kept, key = self._kept[facts.direction], self._made_of(facts)
         decision = kept.get(key)
         if decision is None:
             if len(kept) >= KEPT:
                 kept.clear()
-            decision = kept[key] = self._decide(facts)
+            decision = kept[key] = self._lowest(facts)
         return decision
 
-    def _decide(self, facts: Facts) -> Decision:
+    def _lowest(self, facts: Facts) -> Decision:
         matching = self._enabled
         for look, value in self._looks:
             matching &= look(value(facts))
@@ -89,9 +118,10 @@ class Classifier:
         self._world = world
         # the one that most rules name first: what it leaves is short, and what follows is quick
         ordered = sorted(self._indexes.values(), key=lambda index: -len(index.named))
-        self._looks: list[tuple[Callable[[Any], int], Callable[[Facts], Any]]] = [
-            (index.look, index.dimension.getter(world)) for index in ordered
-        ]
+        for index in ordered:
+            index.value = index.dimension.getter(world)
+        self._looks = [(index.look, index.value) for index in ordered]
+        self._firsts = [(index.first, index.value) for index in ordered if index.has_firsts]
         made_of = {attribute for index in ordered for attribute in index.dimension.of} - {"direction"}
         lasting = all(index.dimension.of for index in ordered)  # no rule names the time
         self._made_of = attrgetter(*sorted(made_of or {"protocol"})) if lasting else None
@@ -110,22 +140,40 @@ class Classifier:
             slot = len(self._rules)
             self._rules.append(rule)
             self._places.append(0)
+            self._others.append(())
+        found: list[tuple[Index, Collection[Key]]] = []
+        rarest, fewest = -1, math.inf
+        for at, (index, values) in enumerate(self._conditions(rule)):
+            keys = index.keys(values)
+            shared = index.add(slot, keys)
+            if shared < fewest and not index.negated:
+                rarest, fewest = at, shared
+            found.append((index, keys))
+        if rarest < 0:
+            self._loose.add(slot)
+        else:
+            index, keys = found.pop(rarest)
+            index.add_first(slot, keys)
+        self._others[slot] = tuple([(index, tuple([key for _, key in keys])) for index, keys in found])
+        return slot
+
+    def _conditions(self, rule: Rule) -> Iterator[tuple[Index, tuple[Any, ...]]]:
         for name, layer, negated, values in rule.conditions():
             key = name, layer, negated
             index = self._indexes.get(key)
             if index is None:
                 index = self._indexes[key] = Index(ALL[name], negated=negated)
-            index.add(slot, values)
-        return slot
+            yield index, values
 
     def _leave(self, slot: int) -> None:
         rule = self._rules[slot]
         assert rule is not None
         for name, layer, negated, values in rule.conditions():
             index = self._indexes[name, layer, negated]
-            index.remove(slot, values)
+            index.remove(slot, index.keys(values))
             if not index.named:
                 del self._indexes[name, layer, negated]
+        self._loose.discard(slot)
         self._rules[slot] = None
         self._unused.append(slot)
 
@@ -137,6 +185,7 @@ class Classifier:
         off = self._policy.groups_off
         self._enabled = (1 << length) - 1
         disabled = [place for place, rule in enumerate(rules) if not rule.enabled or rule.group in off]
+        self._disabled = frozenset(disabled)
         if disabled:
             self._enabled ^= bit_set(disabled, length)
         for index in self._indexes.values():

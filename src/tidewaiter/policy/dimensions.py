@@ -9,7 +9,7 @@ numbers from one to another.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv6Address
@@ -18,7 +18,7 @@ from typing import Any
 
 from tidewaiter.model.key import Address, Direction, protocol_name
 from tidewaiter.policy import hosts, words
-from tidewaiter.policy.patterns import BadValueError, Under, directories, zones
+from tidewaiter.policy.patterns import BadValueError, Pattern, Under, directories, zones
 from tidewaiter.policy.rule import Facts, PortSpan, Value, World
 from tidewaiter.policy.scopes import Network
 
@@ -70,6 +70,22 @@ class Dimension:
     def getter(self, world: World) -> Callable[[Facts], Any]:
         """What finds the fact."""
         return partial(self.value, world=world) if self.looks_out else self.value
+
+    def holds(self, values: Collection[Value], fact: Any) -> bool:  # noqa: ANN401 # a fact of this dimension
+        """Whether a fact is one of the values of a rule; with ``many``, whether any of the facts is."""
+        facts = (fact or (self.unknown,)) if self.many else (fact,)
+        return any(self._is(wanted, one) for wanted in values for one in facts)
+
+    def _is(self, wanted: Value, fact: Any) -> bool:  # noqa: ANN401
+        if wanted is None or fact == self.unknown:
+            return wanted is None and fact == self.unknown
+        if isinstance(wanted, Pattern):
+            return wanted.matches(self.text(fact))
+        if isinstance(wanted, Under):
+            return wanted.matches(fact)
+        if self.spans is not None:
+            return any(low <= fact <= high for low, high in self.spans(wanted))
+        return bool(wanted == fact)
 
     def key(self, value: Value) -> Value:
         """What a value of a rule is compared with: None stands for what is not known."""

@@ -11,7 +11,6 @@ from tidewaiter.policy.classifier import NOWHERE, Classifier
 from tidewaiter.policy.connection import NOT_IN_EVENTS
 from tidewaiter.policy.dimensions import ALL, Dimension, may_be
 from tidewaiter.policy.document import Policy
-from tidewaiter.policy.patterns import Pattern, Under
 from tidewaiter.policy.rule import Condition, Facts, Rule, Value, World
 from tidewaiter.policy.spelling import spell_values
 from tidewaiter.policy.tables import KERNEL_CAPACITY, compile_tables
@@ -148,7 +147,9 @@ class Explainer:
         for condition in rule.conditions():
             dimension = ALL[condition.dimension]
             values = may_be(dimension, facts, self._world)
-            if values and not any(_holds(condition, value) for value in values):
+            if values and all(
+                dimension.holds(condition.values, value) is condition.negated for value in values
+            ):
                 found = self._found(dimension, facts)
                 wanted = spell_values(dimension.name, condition.values)
                 yield Unmet(dimension.name, wanted, found, condition.negated)
@@ -166,24 +167,5 @@ class Explainer:
 
 def satisfied(condition: Condition, facts: Facts, world: World = NOWHERE) -> bool:
     """Whether a connection satisfies one condition, found out in the plain way."""
-    return _holds(condition, ALL[condition.dimension].getter(world)(facts))
-
-
-def _holds(condition: Condition, value: Value) -> bool:
     dimension = ALL[condition.dimension]
-    values = (value or (dimension.unknown,)) if dimension.many else (value,)
-    return condition.negated != any(
-        _is(dimension, wanted, one) for wanted in condition.values for one in values
-    )
-
-
-def _is(dimension: Dimension, wanted: Value, value: Value) -> bool:
-    if wanted is None or value == dimension.unknown:
-        return wanted is None and value == dimension.unknown
-    if isinstance(wanted, Pattern):
-        return wanted.matches(dimension.text(value))
-    if isinstance(wanted, Under):
-        return wanted.matches(value)
-    if dimension.spans is not None:
-        return any(low <= value <= high for low, high in dimension.spans(wanted))
-    return bool(wanted == value)
+    return dimension.holds(condition.values, dimension.getter(world)(facts)) is not condition.negated

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import contains
 from typing import Any, NamedTuple
 
 from tidewaiter.policy.dimensions import Dimension, Span
 from tidewaiter.policy.patterns import Pattern, Under, UnusableError, found
-from tidewaiter.policy.rule import Value
+from tidewaiter.policy.rule import Facts, Value
 
 KEPT = 1 << 24
 """Bytes of sets that are kept for each dimension; when there are more, all go and are put together anew."""
@@ -26,6 +27,20 @@ _TOGETHER = 50
 
 Block = tuple[int, int]
 """How many low bits do not count, and the number without them: a prefix."""
+
+
+class Slots(NamedTuple):
+    """The slots of rules by what these name."""
+
+    words: dict[Hashable, list[int]]
+    blocks: dict[Block, list[int]]
+    patterns: dict[Pattern, list[int]]
+
+
+_WORDS, _BLOCKS, _PATTERNS = range(3)
+
+Key = tuple[int, Any]
+"""One thing that a rule names: which of `Slots`, and under what."""
 
 
 class Change(NamedTuple):
@@ -81,14 +96,14 @@ class Index:
         """Empty: no rule names the dimension yet."""
         self.dimension, self.negated = dimension, negated
         self.named: set[int] = set()
+        """The slots of the rules."""
         self._named_bits = 0
-        self._words: dict[Hashable, list[int]] = {}
+        self._all, self._firsts = Slots({}, {}, {}), Slots({}, {}, {})
+        self._words, self._blocks, self._patterns = self._all
         self._unders = 0
-        self._blocks: dict[Block, list[int]] = {}
         self._sizes: Counter[int] = Counter()
         self._edges: Counter[int] = Counter({0: 1})
         self._starts = [0]
-        self._patterns: dict[Pattern, list[int]] = {}
         self._groups: list[tuple[str, list[Pattern]]] = []
         self._places: list[int] = []
         self._length = 0
@@ -98,34 +113,54 @@ class Index:
         self._at_step: dict[int, list[int]] = {}
         self.look: Callable[[Any], int] = self._look_anything
         """The rules that a fact satisfies; with ``dimension.many`` the fact is a tuple of facts."""
+        self.first: Callable[[Any], Sequence[int]] = self._first_anything
+        """The slots of the rules that are to be found here, by a fact that is what they name."""
+        self.holds: Callable[[Sequence[Any], Any], bool] = self._holds_any
+        """Whether a fact is one of the `keys` of a rule, given without their kinds."""
+        self.value: Callable[[Facts], Any] = dimension.value
+        """What finds the fact."""
         self.free = 0
         """The rules that do not name the dimension: every fact satisfies them."""
 
-    def add(self, slot: int, values: Sequence[Any]) -> None:
-        """A rule comes to its slot. `refresh` before the next look."""
+    def add(self, slot: int, keys: Collection[Key]) -> int:
+        """A rule comes to its slot, with its `keys`. `refresh` before the next look. Returns how many rules share one
+        of them.
+        """
         self.named.add(slot)
-        for table, key in self._keys(values):
+        shared = 0
+        for kind, key in keys:
+            table = self._all[kind]
             slots = table.get(key)
             if slots is None:
                 table[key] = [slot]
             else:
                 slots.append(slot)
-            if table is self._blocks:
+                shared = max(shared, len(slots))
+            if kind == _BLOCKS:
                 self._step(key, 1)
             elif type(key) is Under:
                 self._unders += 1
+        return shared
 
-    def remove(self, slot: int, values: Sequence[Any]) -> None:
+    def add_first(self, slot: int, keys: Collection[Key]) -> None:
+        """The rule at a slot is to be found by what it names here (`first`)."""
+        for kind, key in keys:
+            self._firsts[kind].setdefault(key, []).append(slot)
+
+    def remove(self, slot: int, keys: Collection[Key]) -> None:
         """A rule leaves its slot. `refresh` before the next look."""
         self.named.discard(slot)
-        for table, key in self._keys(values):
-            table[key].remove(slot)
-            if table is self._blocks:
+        for kind, key in keys:
+            for table in (self._all[kind], self._firsts[kind]):
+                slots = table.get(key)
+                if slots is not None and slot in slots:
+                    slots.remove(slot)
+                    if not slots:
+                        del table[key]
+            if kind == _BLOCKS:
                 self._step(key, -1)
             elif type(key) is Under:
                 self._unders -= 1
-            if not table[key]:
-                del table[key]
 
     def refresh(self, places: list[int], length: int, change: Change) -> None:
         """Takes notice of where the slots are now, in a set of ``length`` bits."""
@@ -141,12 +176,54 @@ class Index:
         patterns = list(self._patterns)
         chunks = [patterns[at : at + _TOGETHER] for at in range(0, len(patterns), _TOGETHER)]
         self._groups = [("|".join(f"(?:{one.expression})" for one in chunk), chunk) for chunk in chunks]
+        self.first, self.holds = self._first_anything, self._holds_any
         if patterns or self.dimension.many:
             self.look = self._look_anything
         elif self.dimension.spans is not None:
-            self.look = self._look_steps
+            self.look, self.holds = self._look_steps, self._holds_number
         else:
             self.look = self._look_anything if self._unders else self._look_words
+            if not self._unders:
+                self.first, self.holds = self._first_words, contains
+
+    @property
+    def has_firsts(self) -> bool:
+        """Whether any rule is to be found by this dimension."""
+        return any(self._firsts)
+
+    def _first_words(self, fact: Value) -> Sequence[int]:
+        return self._firsts.words.get(fact, ())
+
+    def _first_anything(self, fact: Value) -> Sequence[int]:
+        facts = (fact or (self.dimension.unknown,)) if self.dimension.many else (fact,)
+        return [slot for one in facts for named in self._slots(one, self._firsts) for slot in named]
+
+    def _holds_number(self, named: Sequence[Block | None], fact: int | None) -> bool:
+        if fact is None:
+            return None in named
+        for block in named:  # noqa: SIM110 # half the time of any()
+            if block is not None and fact >> block[0] == block[1]:
+                return True
+        return False
+
+    def _holds_any(self, named: Sequence[Any], fact: Value) -> bool:
+        facts = (fact or (self.dimension.unknown,)) if self.dimension.many else (fact,)
+        for one in facts:
+            unknown = one == self.dimension.unknown
+            for wanted in named:
+                if wanted == one or (not unknown and self._encloses(wanted, one)):
+                    return True
+        return False
+
+    def _encloses(self, wanted: Value, fact: Value) -> bool:
+        if type(wanted) is Pattern:
+            return wanted.matches(self.dimension.text(fact))
+        if type(wanted) is Under:
+            return wanted.matches(fact)
+        if self.dimension.spans is None or wanted is None:
+            return False
+        bits, high = wanted
+        return bool(fact >> bits == high)
 
     def _look_words(self, fact: Value) -> int:
         """A look where the fact either is a value or is not."""
@@ -166,7 +243,7 @@ class Index:
             return kept
         slots = self._at_step.get(step)
         if slots is None:
-            slots = self._at_step[step] = [slot for named in self._slots(fact) for slot in named]
+            slots = self._at_step[step] = [slot for named in self._slots(fact, self._all) for slot in named]
         return self._keep(step, slots)
 
     def _look_anything(self, fact: Value) -> int:
@@ -175,7 +252,9 @@ class Index:
         if kept is not None:
             return kept
         facts = (fact or (self.dimension.unknown,)) if self.dimension.many else (fact,)
-        return self._keep(fact, [slot for one in facts for named in self._slots(one) for slot in named])
+        return self._keep(
+            fact, [slot for one in facts for named in self._slots(one, self._all) for slot in named]
+        )
 
     def _keep(self, key: Hashable, slots: list[int]) -> int:
         """Puts the set of some rules together, and keeps it."""
@@ -194,46 +273,46 @@ class Index:
         self._kept[key] = bits
         return bits
 
-    def _slots(self, fact: Value) -> Iterator[list[int]]:  # noqa: PLR0912 # one look in each place
+    def _slots(self, fact: Value, of: Slots) -> Iterator[list[int]]:  # noqa: PLR0912 # one look in each place
         """The slots of the rules that name what the fact is."""
+        words, blocks, patterns = of
         if fact == self.dimension.unknown:
-            if fact in self._words:
-                yield self._words[fact]
+            if fact in words:
+                yield words[fact]
             return
         if self.dimension.spans is not None:
             for size in self._sizes:
-                if named := self._blocks.get((size, fact >> size)):
+                if named := blocks.get((size, fact >> size)):
                     yield named
         else:
-            words = self._words
             if named := words.get(fact):
                 yield named
             if self.dimension.above is not None:
                 for under in self.dimension.above(fact):
                     if named := words.get(under):
                         yield named
-        if self._groups:
+        if patterns:
             text = self.dimension.text(fact)
-            for expression, patterns in self._groups:
-                if len(patterns) == 1 or _perhaps(expression, text):
-                    yield from (self._patterns[one] for one in patterns if one.matches(text))
+            for expression, those in self._groups:
+                if len(those) == 1 or _perhaps(expression, text):
+                    yield from (patterns[one] for one in those if one in patterns and one.matches(text))
 
-    def _keys(self, values: Sequence[Any]) -> list[tuple[dict[Any, list[int]], Any]]:
-        """Where the values of one rule stand, each once."""
-        spans, words = self.dimension.spans, self._words
+    def keys(self, values: Sequence[Any]) -> Collection[Key]:
+        """What the values of one rule are here, each once."""
+        spans = self.dimension.spans
         if spans is None and len(values) == 1 and type(values[0]) is str:  # as most are
-            return [(words, values[0])]
-        keys: dict[Any, tuple[dict[Any, list[int]], Any]] = {}
+            return ((_WORDS, values[0]),)
+        keys: dict[Key, None] = {}
         for value in values:
             if type(value) is Pattern:
-                keys["pattern", value] = self._patterns, value
+                keys[_PATTERNS, value] = None
             elif spans is not None and value is not None:
                 for span in spans(value):
                     for block in blocks(span):
-                        keys[block] = self._blocks, block
+                        keys[_BLOCKS, block] = None
             else:
-                keys["word", value] = words, self.dimension.key(value)
-        return list(keys.values())
+                keys[_WORDS, self.dimension.key(value)] = None
+        return keys
 
     def _step(self, block: Block, by: int) -> None:
         size, high = block
