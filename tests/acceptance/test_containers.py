@@ -47,6 +47,20 @@ except OSError as error:
     print(json.dumps([type(error).__name__, ""]))
 """
 
+AGAIN = """
+import socket, struct, sys
+for _ in range(3):
+    with socket.socket() as made:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.settimeout(10)
+        made.bind(("0.0.0.0", 4711))
+        made.connect((sys.argv[1], 7))
+        made.sendall(b"hello")
+        print(made.recv(100).decode(), flush=True)
+    input()
+"""
+
 
 @dataclass(frozen=True)
 class Container:
@@ -56,11 +70,19 @@ class Container:
     network: Path
     group: Path | None
 
-    def start(self, kind: str, to: str, timeout: float = PATIENCE) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SAY, kind, to, str(timeout)]
+    def run(self, script: str, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", script, *words]
         return namespace.popen(
-            command, namespace=self.network, cgroup=self.group, stdout=subprocess.PIPE, text=True
+            command,
+            namespace=self.network,
+            cgroup=self.group,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
+
+    def start(self, kind: str, to: str, timeout: float = PATIENCE) -> subprocess.Popen[str]:
+        return self.run(SAY, kind, to, str(timeout))
 
     def say(self, kind: str, to: str, timeout: float = PATIENCE) -> list[str | None]:
         """The error's name or None, and what was heard."""
@@ -238,27 +260,55 @@ def test_an_answer_for_one_packet_asks_about_the_reply(
 
 
 @pytest.mark.parametrize("ours", [True, False], ids=["a program's", "another host's"])
-@pytest.mark.parametrize("held", [True, False], ids=["held", "by the kernel"])
+@pytest.mark.parametrize(
+    "verdict",
+    [Verdict.PERMANENT_ACCEPT, Verdict.ACCEPT, None],
+    ids=["held", "packet by packet", "by the kernel"],
+)
 def test_a_forwarded_connection_ends_once_with_its_totals(
-    world: World, name: str, container: Container, ours: bool, held: bool
+    world: World, name: str, container: Container, ours: bool, verdict: Verdict | None
 ) -> None:
-    """By FIN both ways, whether or not we know its socket."""
+    """By FIN both ways, whether or not we know its socket. What waits of it goes first."""
     seen: list[Event | Counted] = []
     options: dict[str, Any] = {"listener": seen.append, "scope": scope_of(world), "name": name}
-    policy = ASK if held else Policy()
-    with Firewall(policy, decide=lambda _: Verdict.PERMANENT_ACCEPT, **options) as firewall:
+    policy = ASK if verdict else Policy()
+    with Firewall(policy, decide=lambda _: verdict or Verdict.PERMANENT_ACCEPT, **options) as firewall:
         if not ours:
             assert firewall.engine._installed is not None
             set_config(firewall.engine._installed.kernel, whole=True)
         where = container if ours else replace(container, group=None)
-        for _ in range(2):
-            assert where.say("tcp", plan.ECHO.v4) == [None, "hello"]
+        for to in plan.ECHO:
+            assert where.say("tcp", to) == [None, "hello"]
         eventually(lambda: sum(type(event) is Ended for event in seen) >= 2, "both ends", PATIENCE)
-        assert firewall.engine.driver.flows() == []
+        eventually(lambda: firewall.engine.driver.flows() == [], "nothing is left", PATIENCE)
     ended = [event.connection for event in seen if isinstance(event, Ended)]
     assert [(one.direction, one.sent, one.received) for one in ended] == [(Direction.FORWARD, 5, 5)] * 2
     assert [bool(one.process.pid) for one in ended] == [ours] * 2
-    assert len({one.id for one in ended}) == 2
+    assert len({event.connection.id for event in seen}) == 2
+
+
+def test_the_ends_of_a_forwarded_connection_are_another_ones_next(
+    world: World, name: str, container: Container
+) -> None:
+    """One that ends by RST, about which there is a question too, is followed by the next SYN."""
+    seen: list[Event | Counted] = []
+
+    def ended() -> list[Connection]:
+        return [event.connection for event in seen if isinstance(event, Ended)]
+
+    options: dict[str, Any] = {"listener": seen.append, "scope": scope_of(world), "name": name}
+    with Firewall(ASK, decide=lambda _: Verdict.ACCEPT, **options) as firewall:
+        with container.run(AGAIN, plan.ECHO.v4) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for number in (1, 2, 3):
+                assert process.stdout.readline() == "hello\n"
+                eventually(lambda number=number: len(ended()) == number, f"end {number}", PATIENCE)  # type: ignore[misc]
+                process.stdin.write("\n")
+                process.stdin.flush()
+        eventually(lambda: firewall.engine.driver.flows() == [], "nothing is left", PATIENCE)
+    assert [(one.key.local_port, one.sent, one.received) for one in ended()] == [(4711, 5, 5)] * 3
+    assert len({event.connection.id for event in seen}) == 3
 
 
 @KINDS

@@ -6,6 +6,12 @@ import time
 
 from tidewaiter.host import closed
 from tidewaiter.host.closed import Closed
+from tidewaiter.kernel import records
+
+
+def forwarded(opened: int, closing: int = 0) -> bytes:
+    """struct tw_connection of one that began at a time, and what was seen of its end."""
+    return records.CONNECTION.pack({"opened": opened, "closing": closing})
 
 
 def test_they_are_over_when_nothing_of_them_waits() -> None:
@@ -33,3 +39,24 @@ def test_too_many_are_looked_at_at_once() -> None:
     assert those.over(now, lambda _: False) == []
     those.add(b"c", b"", now)
     assert [flow for flow, _, _ in those.over(now, lambda _: False)] == [b"a", b"b", b"c"]
+
+
+def test_what_is_forwarded_is_over_after_its_late_packets() -> None:
+    those = Closed(10)
+    late = forwarded(1, records.OVER)
+    assert those.meet(b"a", forwarded(1), 1) is None
+    assert b"a" not in those
+    assert those.meet(b"a", late, 2) is None
+    assert those.over(time.monotonic_ns(), lambda _: False) == [(b"a", late, 2)]
+
+
+def test_another_connection_with_the_same_ends_takes_its_place() -> None:
+    those = Closed(10)
+    those.add(b"a", forwarded(1, records.OVER), 2)
+    assert those.meet(b"a", forwarded(1), 3) is None  # told before it had ended
+    assert b"a" in those
+    assert those.meet(b"a", forwarded(4), 4) == (forwarded(1, records.OVER), 2)
+    assert b"a" not in those
+    those.add(b"b", forwarded(1), 5)
+    those.forget(b"b")
+    assert b"b" not in those

@@ -134,6 +134,30 @@ def test_of_a_flow_it_goes_to_the_flow(on: Cache) -> None:
 
 
 @pytest.mark.parametrize("home", [Home.PEER, Home.ADDRESSES])
+def test_what_a_flow_has_carried_meanwhile_stays(on: Cache, home: Home) -> None:
+    data = made(home, Protocol.TCP)
+    key = by_peer(data) if home is Home.PEER else records.key_by_addresses(data[records.FLOW])
+    on.flows.put(key, made(home, Protocol.TCP, sent=5, received=8, closing=records.OVER))
+    on.write(data)
+    value = on.flows.get(key)
+    assert value is not None
+    assert decided(value) == DROPPED
+    record = records.unpack(value)
+    assert (record.sent, record.received, record.closing) == (5, 8, records.OVER)
+
+
+def test_what_is_forwarded_ends_by_itself_if_it_passes(on: Cache) -> None:
+    data = made(Home.ADDRESSES, Protocol.TCP)
+    key = records.key_by_addresses(data[records.FLOW])
+    assert not on.cache.ends_by_itself(data)
+    for verdict in Verdict:
+        on.flows.put(key, made(Home.ADDRESSES, Protocol.TCP, verdict=verdict))
+        assert on.cache.ends_by_itself(data) is verdict.passes
+    on.flows.put(key, made(Home.ADDRESSES, Protocol.TCP, cookie=COOKIE + 1))
+    assert on.cache.ends_by_itself(data)
+
+
+@pytest.mark.parametrize("home", [Home.PEER, Home.ADDRESSES])
 def test_totals(on: Cache, home: Home) -> None:
     data = made(home)
     assert on.cache.total(data) == (0, 0)

@@ -75,8 +75,7 @@ class Machine:
         self._ring = Ring(kernel.map("events").fd, RING_BYTES)
         if installed.taken_over:
             self._ring.skip()
-        self._totals = Totals(kernel)
-        self._owners = Owners(kernel)
+        self._totals, self._owners = Totals(kernel), Owners(kernel)
         self._queues = installed.queues
         holds = installed.state.hold_rules()
         self._refusals = Refusals(rules.where for rules, _ in holds)
@@ -160,8 +159,8 @@ class Machine:
                     if flow in self._sighted:  # of another socket, which has the same ends now
                         actions += self.settle()
                     data, since = self._held.take(flow) or (None, now)
-                    known = flow in self.driver.known and self.driver.find_open(flow) is not None
-                    if known or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS:
+                    old = flow in self.driver.known and self.driver.find_open(flow) is not None
+                    if old or data is None or flow[PROTOCOL] not in HAVE_CONNECTIONS or data[records.CLOSING]:
                         on_sight = False
                         actions += self._hold((number, packet), hook, flow, data, payload, since, through)
                         continue
@@ -200,7 +199,7 @@ class Machine:
             actions += self.driver.decided(flow, connection, now, now - since)
         backlog, self._backlog = self._backlog, []
         for data in backlog:
-            actions += self._event(records.event(data))
+            actions += self._event(*records.event(data))
         self._clear_lost(now)
         for flow, data, closed in self._closed.over(now, self._waited_for):
             actions += self._over(flow, data, closed)
@@ -263,8 +262,7 @@ class Machine:
             self._held.add(flow, (data[records.EVENT_CONNECTION], int.from_bytes(data[:8], "little")))
         return actions
 
-    def _event(self, event: records.Event) -> list[Action]:
-        kind, data, now = event
+    def _event(self, kind: int, data: bytes, now: int) -> list[Action]:
         if kind == EventKind.RELEASED:
             return self._released(records.unpack(data), now)
         flow = data[records.FLOW]
@@ -292,8 +290,11 @@ class Machine:
         """A packet of a connection that is known already, or of which the kernel told nothing."""
         if data is not None:
             name = records.name(data)
+            before = self._closed.meet(name, data, now)
+            actions = self._over(name, *before) if before else []
             self.known.ask(name, data)
-            return self.driver.packet(name, self._connection(name, data, through), token, payload, now)
+            asked = self._connection(name, data, through)
+            return actions + self.driver.packet(name, asked, token, payload, now)
         known = self.driver.find(flow)
         if known is None and (data := self._questions.search(flow)):
             return self._hold(token, hook, flow, data, payload, now, through)
@@ -314,18 +315,18 @@ class Machine:
     def _released(self, record: Record, now: int) -> list[Action]:
         actions: list[Action] = []
         for flow in self.known.of_socket(record.cookie):
-            known, data = self.driver.find(flow), self.known.get(flow)
-            if flow[PROTOCOL] == Protocol.TCP and known is not None and known.verdict.passes:
-                continue  # forwarded: it ends when both ends have said so, with all that was on its way
-            actions += self._close(flow, data, now) if data else []
+            data = self.known.get(flow)
+            # what is forwarded and passes ends when both ends have said so, with all that was on its way
+            if data and not (flow[PROTOCOL] == Protocol.TCP and self._verdicts.ends_by_itself(data)):
+                actions += self._close(flow, data, now)
         return actions
 
     def _waited_for(self, flow: bytes) -> bool:
         return records.flow_of(flow) in self._held or self.driver.packets.waiting(flow) > 0
 
     def _close(self, flow: bytes, data: bytes, now: int) -> list[Action]:
-        """A connection's socket is closed. Datagrams that are still held go by their verdict: only then it is over."""
-        if flow[PROTOCOL] != Protocol.TCP and self._waited_for(flow):
+        """A connection has ended. Held datagrams, and what is forwarded, go by their verdict: only then it is over."""
+        if (flow[PROTOCOL] != Protocol.TCP or data[records.CLOSING]) and self._waited_for(flow):
             self._closed.add(flow, data, now)
             return []
         return self._over(flow, data, now)
@@ -337,6 +338,7 @@ class Machine:
         record = records.unpack(data)
         sent, received = record.sent, record.received
         self.known.remove(flow)
+        self._closed.forget(flow)
         if records.ends_with_socket(data):
             counted = self._verdicts.total(data)
             sent, received = max(sent, counted[0]), max(received, counted[1])

@@ -44,14 +44,14 @@ class VerdictCache:
         elif home == Home.SOCKET and not self._is_flow_now(data):
             with suppress(FileNotFoundError):  # the program has given up meanwhile, and its socket is gone
                 _native.put(self._pending.fd, data[records.COOKIE], value, _BPF_EXIST)
-        elif home == Home.ADDRESSES:
-            _native.put(self._flows.fd, records.key_by_addresses(data[records.FLOW]), value, _BPF_ANY)
         else:
-            key = records.key_by_peer(records.unpack(data))
-            now = self._flows.get(key)  # what the flow has carried meanwhile stays
-            if now is not None and now[records.EPOCH] == data[records.EPOCH]:
+            by_peer, by_addresses = _flow_keys(data)
+            key = by_addresses if home == Home.ADDRESSES else by_peer
+            now = self._flows.get(key)  # what the flow has carried meanwhile stays, and what was seen of it
+            if now is not None and all(now[part] == data[part] for part in (records.EPOCH, records.COOKIE)):
                 value = records.answered(now, verdict, tier, rule)
-            _native.put(self._flows.fd, key, value, _BPF_ANY)
+            if value != now:  # the same answer again: then nothing is lost that the kernel adds right now
+                _native.put(self._flows.fd, key, value, _BPF_ANY)
 
     def _answer_packet(self, data: bytes, verdict: Verdict) -> None:
         """For one packet, whichever way it goes. What its flow has carried meanwhile stays."""
@@ -108,6 +108,15 @@ class VerdictCache:
                 record = records.unpack(value)
                 return record.sent, record.received
         return 0, 0
+
+    def ends_by_itself(self, data: bytes) -> bool:
+        """Whether the kernel tells of the end of a forwarded flow, as of all that pass; or has told, if its ends are
+        another's by now.
+        """
+        flow = self._flows.get(records.key_by_addresses(data[records.FLOW]))
+        if flow is None:
+            return False
+        return flow[records.COOKIE] != data[records.COOKIE] or Verdict(flow[records.VERDICT]).passes
 
     def forget(self, data: bytes) -> None:
         """Clears away what the kernel keeps of a flow that is over."""

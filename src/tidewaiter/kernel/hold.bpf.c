@@ -128,6 +128,8 @@ static __always_inline int tw_hold_by_addresses(struct tw_config *settings, stru
 	tw_decide(seen, 1);
 	if (full && seen->verdict == TW_UNDECIDED)
 		return tw_turn_away();
+	if (tw_takes_user_space(seen->verdict))
+		seen->flags |= TW_REPORTED; /* below, and its entry says so */
 	bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
 	return tw_takes_user_space(seen->verdict) ? tw_hold_arrival(seen, seen) : 0;
 }
@@ -178,17 +180,22 @@ __noinline int tw_hold_other(struct tw_connection *seen, __u64 cookie, int incom
 	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
 }
 
-/* The end of a forwarded connection is told once, with its totals. Its verdict stays for what may still come of it. */
-static __always_inline void tw_see_end(struct tw_connection *flow, __u8 tcp_flags, __u8 side)
+/* Whether a forwarded connection ends with this packet. Its verdict stays for what may still come of it. */
+static __always_inline int tw_ends_now(struct tw_connection *flow, __u8 tcp_flags, __u8 side)
 {
 	if (flow->protocol != IPPROTO_TCP || !(tcp_flags & (TCP_FIN | TCP_RST)) || (flow->closing & TW_OVER))
-		return;
+		return 0;
 	flow->closing |= side;
 	if (!(tcp_flags & TCP_RST) && flow->closing != (TW_FIN_SENT | TW_FIN_RECEIVED))
-		return;
+		return 0;
 	flow->closing |= TW_OVER;
-	if (flow->flags & TW_REPORTED)
-		tw_emit(TW_EVENT_ENDED, flow);
+	return 1;
+}
+
+/* Whether a packet is what still comes of a connection that is over: nobody is asked about its last ACKs, or a second FIN. */
+static __always_inline int tw_is_late(const struct tw_connection *flow, __u32 bytes, __u8 tcp_flags)
+{
+	return (flow->closing & TW_OVER) && !bytes && !(tcp_flags & TCP_SYN);
 }
 
 /* The flow that a forwarded packet is a reply to. */
@@ -205,13 +212,20 @@ static __always_inline struct tw_connection *tw_replied_to(const struct tw_conne
 	return flow && flow->direction == TW_FORWARD ? flow : NULL;
 }
 
-/* One more packet of a forwarded flow that is known, and must it wait? */
+/* One more packet of a forwarded flow that is known, and must it wait? The end is told once, with its totals, and behind
+ * the packet that brings it: this may have to wait, and it is over when that has gone. */
 static __always_inline int tw_hold_more(const struct tw_config *settings, struct tw_connection *flow, __u64 *total, __u32 bytes, __u8 tcp_flags, __u8 side)
 {
+	int passes = tw_is_accept(flow->verdict) && (!tw_is_temporary(flow->verdict) || tw_is_late(flow, bytes, tcp_flags));
+	int ends = tw_ends_now(flow, tcp_flags, side);
+
 	if (!settings->uncounted)
 		__sync_fetch_and_add(total, bytes);
-	tw_see_end(flow, tcp_flags, side);
-	return tw_is_accept(flow->verdict) && !tw_is_temporary(flow->verdict) ? 0 : tw_send_to_queue(flow);
+	if (!passes)
+		tw_send_to_queue(flow);
+	if (ends && (flow->flags & TW_REPORTED))
+		tw_emit(TW_EVENT_ENDED, flow);
+	return !passes;
 }
 
 /* A packet that comes through: of a guest, or of another host. */
@@ -262,6 +276,8 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 	tw_decide(seen, 1);
 	if (tw_is_accept(seen->verdict))
 		tw_report(settings, seen);
+	else
+		seen->flags |= TW_REPORTED; /* below, and its entry says so */
 	if (!other || !flow || flow->epoch != seen->epoch)
 		bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
 	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);

@@ -78,6 +78,10 @@ EPOCH = _span("epoch", "epoch", 4)
 HOME = CONNECTION.offset("home")
 FLAGS = CONNECTION.offset("flags")
 CLOSING = CONNECTION.offset("closing")
+OVER = 4
+"""In `CLOSING`: both ends have said so, or one has reset it (TW_OVER)."""
+
+VERDICT = CONNECTION.offset("verdict")
 _RULE_TO_TIER = _span("rule", "tier", 1)
 _ANSWER = struct.Struct("<IBB")
 _OWNER = struct.Struct("<QQIIII")
