@@ -63,6 +63,8 @@ def test_nftables_counts_every_change(world: World, run: Run, change: str) -> No
         "-I OUTPUT 1 -j ACCEPT",
         "-I INPUT 1 -j ACCEPT",
         "-R OUTPUT 1 -j ACCEPT",
+        "-R INPUT 1 -j ACCEPT",
+        "-R FORWARD 1 -j ACCEPT",
         "-D INPUT 1",
         "-A OUTPUT -j ACCEPT",
     ],
@@ -70,7 +72,7 @@ def test_nftables_counts_every_change(world: World, run: Run, change: str) -> No
 def test_of_iptables_legacy_the_first_rules_are_read(
     world: World, run: Run, program: str, change: str
 ) -> None:
-    for chain in ("OUTPUT", "INPUT"):
+    for chain in ("OUTPUT", "INPUT", "FORWARD"):
         run(f"{program} -t mangle -A {chain} -j RETURN")
     with closing(LegacyWatch(world.client_namespace, ("nat", "mangle"))) as watching:
         before = watching.stamp()

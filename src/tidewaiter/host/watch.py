@@ -30,7 +30,7 @@ _PATIENCE = 2.0
 _GET_INFO, _GET_ENTRIES = 64, 65  # of both families
 _INFO = struct.Struct("=32sI5I5III")
 _ENTRIES = struct.Struct("=32sI4x")
-_LOCAL_IN, _LOCAL_OUT = 1, 3
+_HOOKS = (1, 2, 3)  # NF_INET_LOCAL_IN, _FORWARD, _LOCAL_OUT
 LARGE = 1 << 20
 """Bytes of an iptables-legacy table above which only its shape is looked at, not its first rules."""
 
@@ -83,7 +83,7 @@ class NftWatch:
 
 
 class LegacyWatch:
-    """iptables-legacy tells nobody of changes: the tables' shape and the first rules of two chains are read."""
+    """iptables-legacy tells nobody of changes: the tables' shape and the first rules of three chains are read."""
 
     def __init__(self, where: Path | None, tables: tuple[str, ...]) -> None:
         self._tables = [table.encode() for table in tables]
@@ -112,14 +112,15 @@ def _first_rules(fd: int, family: Family, table: bytes) -> bytes:
     info = ctypes.create_string_buffer(table, _INFO.size)
     if not _get(fd, family.level, _GET_INFO, info):
         return b"no table"
-    _, _, *places, _, size = _INFO.unpack(info.raw)
+    _, valid, *places, _, size = _INFO.unpack(info.raw)
     if size > LARGE:
         return info.raw
     data = ctypes.create_string_buffer(_ENTRIES.pack(table, size), _ENTRIES.size + size)
     if not _get(fd, family.level, _GET_ENTRIES, data):
         return b"changes"  # between the two calls: the next look is another one
     entries = data.raw[_ENTRIES.size :]
-    return info.raw + b"".join(_rule(entries, places[hook], family) for hook in (_LOCAL_IN, _LOCAL_OUT))
+    hooks = [hook for hook in _HOOKS if valid >> hook & 1]  # table nat has no FORWARD
+    return info.raw + b"".join(_rule(entries, places[hook], family) for hook in hooks)
 
 
 def _rule(entries: bytes, at: int, family: Family) -> bytes:
