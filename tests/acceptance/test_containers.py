@@ -21,6 +21,7 @@ from livelab import PATIENCE, Capture, eventually, left_of, scope_of
 from tidewaiter import Connection, Direction, Ended, Firewall, Policy, Verdict
 from tidewaiter.driver.core import Event
 from tidewaiter.host import cgroup, namespace
+from tidewaiter.host.guard import Guard
 from tidewaiter.host.policy_maps import set_config
 from tidewaiter.lab import plan
 from tidewaiter.lab.world import World
@@ -309,6 +310,24 @@ def test_the_ends_of_a_forwarded_connection_are_another_ones_next(
         eventually(lambda: firewall.engine.driver.flows() == [], "nothing is left", PATIENCE)
     assert [(one.key.local_port, one.sent, one.received) for one in ended()] == [(4711, 5, 5)] * 3
     assert len({event.connection.id for event in seen}) == 3
+
+
+@KINDS
+def test_without_hold_rules_what_is_forwarded_passes_until_they_are_back(
+    world: World, name: str, container: Container, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate sees it before it is known whether it will be forwarded: docs/design.md, Limits."""
+    look = Guard.look
+    monkeypatch.setattr(Guard, "look", lambda _: None)
+    policy = Policy.parse('version = 1\n[default]\nforward = "block"\n')
+    with Firewall(policy, scope=scope_of(world), name=name) as firewall:
+        assert container.say(kind, plan.ECHO.v4)[0] == "ConnectionRefusedError"
+        _run(world.client_namespace, "iptables-nft -t mangle -F")
+        assert container.say(kind, plan.ECHO.v4) == [None, "hello"]
+        assert firewall.statistics()["unheld_passed"] == 0
+        assert firewall.engine._guard is not None
+        look(firewall.engine._guard)
+        assert container.say(kind, plan.ECHO.v4)[0] == "ConnectionRefusedError"
 
 
 @KINDS

@@ -2,7 +2,8 @@
 
 In a thread of its own, four looks a second, each a few system calls (watch.py, kernel/links.py); programs are started
 only when something has changed, about once a second in each namespace at most. Meanwhile the gate lets nothing
-undecided pass, unless `fail` is open. Each thing that has happened is told in one sentence.
+undecided pass, unless `fail` is open; but what is forwarded, which only the hold decides, passes uncounted until its
+rules are back. Each thing that has happened is told in one sentence.
 """
 
 from __future__ import annotations
