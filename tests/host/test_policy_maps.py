@@ -18,7 +18,7 @@ from kerneltwin import NO_RULE, Judged, KernelTwin, twin_of
 from livelab import loaded
 from policy.conftest import cases
 from strategies import FUZZ
-from tidewaiter.host.policy_maps import CAPACITY, PolicyMaps, decide_anew, set_config
+from tidewaiter.host.policy_maps import CAPACITY, SLICE, PolicyMaps, decide_anew, set_config
 from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.kernel.maps import Map
@@ -115,7 +115,10 @@ def contents(kernel: Kernel, generation: int) -> dict[bytes, bytes]:
             if key[4 if name == "policy_ranges" else 0] & 1 == generation:
                 value = kernel.map(name).get(key)
                 assert value is not None
-                others = [block for place, block in sorted(blocks.items()) if place[:4] == value[8:12]]
+                many = int.from_bytes(value[:8], "little").bit_count() > 1
+                others = [
+                    block for place, block in sorted(blocks.items()) if many and place[:4] == value[8:12]
+                ]
                 found[key] = b"".join([value[:8], value[16:], *others])
     return found
 
@@ -380,6 +383,54 @@ def test_a_change_of_one_rule_writes_what_it_names(
     assert {flip(key): value for key, value in contents(fresh, 0).items()} == contents(fresh, 1)
 
 
+def test_what_a_change_leaves_behind_is_written_before_the_next_one(
+    fresh: Kernel, maps: PolicyMaps, twin: KernelTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = many(3000)
+    maps.put(Policy(tuple(rules)))
+    in_force, other = config(fresh)["epoch"] & 1, config(fresh)["epoch"] + 1 & 1
+    said = contents(fresh, in_force)
+    steps = 0
+    while maps.catch_up():
+        steps += 1
+    assert steps > 6000 // SLICE
+    assert config(fresh)["epoch"] & 1 == in_force
+    assert contents(fresh, in_force) == said
+    assert {flip(key): value for key, value in said.items()} == contents(fresh, other)
+    rules[1500] = replace(rules[1500], users=(60000,))
+    written: list[int] = []
+    put = Map.put_all
+
+    def put_all(self: Map, entries: Mapping[bytes, bytes]) -> None:
+        written.append(len(entries))
+        put(self, entries)
+
+    monkeypatch.setattr(Map, "put_all", put_all)
+    maps.put(Policy(tuple(rules)))
+    assert sum(written) < 40
+    facts = Facts("", 60000, Direction.OUT, 6, IPv4Address(1), 1, IPv4Address(2), 3)
+    assert_in_force(twin, maps, facts)
+
+
+def test_where_catching_up_fails_the_next_policy_writes_all(
+    fresh: Kernel, maps: PolicyMaps, twin: KernelTwin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Map, entries: Mapping[bytes, bytes]) -> None:
+        raise KernelError(12, "no room")
+
+    maps.put(Policy(tuple(many(300))))
+    assert maps.catch_up()
+    with monkeypatch.context() as broken:
+        broken.setattr(Map, "put_all", refuse)
+        assert not maps.catch_up()
+    maps.put(Policy(tuple(many(200))))
+    facts = Facts("", 0, Direction.OUT, 6, IPv4Address(1), 1, IPv4Address(2), 3)
+    assert_in_force(twin, maps, facts)
+    assert len(contents(fresh, config(fresh)["epoch"] & 1)) < len(
+        contents(fresh, config(fresh)["epoch"] + 1 & 1)
+    )
+
+
 @pytest.mark.parametrize("networks", [("0.0.0.0/0",), ("::/0",), ("0.0.0.0/0", "::/0"), ("10.0.0.0/8",)])
 @pytest.mark.parametrize("dimension", ["remote", "local"])
 @pytest.mark.parametrize("negated", [False, True])
@@ -432,6 +483,9 @@ def test_many_rules_that_change_a_little(
             Facts("", dice.randrange(42), Direction.OUT, 6, IPv4Address(1), 1, remote, dice.randrange(110))
             for remote in remotes
         ]
+        assert_in_force(kept_twin, kept, *those)
+        for _ in range(dice.randrange(6)):
+            kept.catch_up()
         assert_in_force(kept_twin, kept, *those)
         at = dice.randrange(len(rules))
         match dice.randrange(4):

@@ -5,7 +5,8 @@ one word, the epoch, is changed: from that moment every packet sees the new poli
 verdict, which carries the epoch that it came from, is decided again when it is next used.
 
 What is there already is not written again: of each generation it is known what has changed since it was written. So a
-change of one rule costs what that rule names, twice.
+change of one rule costs what that rule names, twice. What a large change leaves to be written a second time is written
+before the next one comes, a little at a time (`PolicyMaps.catch_up`).
 
 A set of rules is cut into blocks of 256. The rules that any value satisfies are in struct tw_policy; the table of the
 dimension has for each value those that it turns, which mostly are in one block.
@@ -18,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from tidewaiter.host.symlinks import Symlinks
+from tidewaiter.kernel.libbpf import KernelError
 from tidewaiter.kernel.loader import Kernel
 from tidewaiter.model.key import Direction
 from tidewaiter.model.verdict import Verdict
@@ -39,6 +41,9 @@ _PLACES = {
 _FAMILY_6, _FIXED_BITS, _PATH = 64, 16, 512
 CAPACITY = 16384
 """Bits in a set of rules: TW_RULES."""
+
+SLICE = 256
+"""Values that `PolicyMaps.catch_up` writes at a time: a few milliseconds."""
 
 _BLOCK_BITS = 256  # 64 * TW_WORDS
 _BLOCK_BYTES = _BLOCK_BITS // 8
@@ -101,6 +106,24 @@ class PolicyMaps:
         self.policy = policy
         return epoch
 
+    def catch_up(self) -> bool:
+        """Writes some of what has changed into the generation that is not in force. Whether there is more to do."""
+        if self.tables is None:
+            return False
+        generation = int((self._kernel.map("config").read(value=0) or {})["epoch"]) + 1 & 1
+        missing, self._behind[generation] = self._behind[generation], None  # not known if this fails
+        try:
+            if missing is None:
+                self._clear(generation)
+                missing = self._everything(self.tables)
+            elif now := missing.take(SLICE):
+                with uncollected():
+                    self._write(self.tables, generation, now)
+        except KernelError:
+            return False  # the next policy writes all of it, and says why that fails
+        self._behind[generation] = missing
+        return bool(missing)
+
     def switch_off(self, places: Iterable[int]) -> None:
         """Takes rules, by their places, out of the policy in force. What they have decided stays: the epoch does not
         change.
@@ -136,8 +159,7 @@ class PolicyMaps:
         """Brings a generation that is not in force up to date; None for what is ``missing``: all is written anew."""
         if missing is None:
             self._clear(generation)
-            values = {name: named.keys() for name, named in tables.named.items()}
-            missing = Change(values, set(range(CAPACITY)))
+            missing = self._everything(tables)
         sets = self._sets[generation]
         written: dict[str, dict[bytes, bytes]] = {name: {} for name in _MAPS}
         gone: dict[str, list[bytes]] = {name: [] for name in _MAPS}
@@ -159,6 +181,9 @@ class PolicyMaps:
             self._kernel.map(name).put_all(written[name])
         self._kernel.map("policy_rules").put_all(_actions(generation, tables, missing.bits))
         self._kernel.map("policy").put(struct.pack("<I", generation), _policy(tables))
+
+    def _everything(self, tables: KernelTables) -> Change:
+        return Change({name: named.keys() for name, named in tables.named.items()}, set(range(CAPACITY)))
 
     def _clear(self, generation: int) -> None:
         self._sets[generation] = _Sets(generation)

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 from typing import Any
 
 from tidewaiter.model.key import Direction
@@ -57,6 +58,19 @@ class Change:
         for name, values in other.values.items():
             self.values.setdefault(name, set()).update(values)
         self.bits |= other.bits
+
+    def take(self, many: int) -> Change:
+        """Takes out so many values at the most, of one dimension; with the last of them, the bits."""
+        for name, values in self.values.items():
+            if values:
+                some = set(islice(values, many))
+                values.difference_update(some)
+                return Change({name: some})
+        bits, self.bits = self.bits, set()
+        return Change(bits=bits)
+
+    def __bool__(self) -> bool:
+        return bool(self.bits) or any(self.values.values())
 
 
 class KernelTables:

@@ -105,7 +105,7 @@ class Engine:
             naming=self._naming,
         )
         self._commands: deque[Callable[[], list[Action]]] = deque()
-        self._stopping = False
+        self._stopping, self._behind = False, True
         self._next_count = self._next_round = 0
         self._recheck: Recheck | None = None
         wait = int(settings.timeout * SECOND)
@@ -219,6 +219,7 @@ class Engine:
         done.result(timeout=_PATIENCE)
 
     def _look_again(self) -> None:
+        self._behind = True
         if self._recheck is not None:
             self._recheck.close()
         if self.settings.mode is Mode.ENFORCE:
@@ -328,6 +329,7 @@ class Engine:
         if ended := self.judge.rules.ended():
             machine.installed.maps.switch_off(ended)
         self._dispatch()
+        self._behind = self._behind and (machine.busy or machine.installed.maps.catch_up())
         if self.settings.count_every and now >= self._next_count:
             self._next_count = now + int(self.settings.count_every * SECOND)
             self._count()
@@ -390,7 +392,7 @@ class Engine:
             log.exception("a listener failed on %s", type(event).__name__)
 
     def _patience(self) -> float:
-        if self._recheck is not None:
+        if self._recheck is not None or self._behind:
             return 0.0
         if self.machine.unsettled:
             return _QUIET
