@@ -42,7 +42,7 @@ def test_it_agrees_with_a_plain_loop(
         decision = classifier.decide(facts)
         index = plain_loop(policy, facts)
         assert decision.index == index
-        assert [classifier._decide_by_sets(facts) for _ in range(2)] == [decision] * 2, "made and kept"
+        assert classifier._decide_by_sets(facts) == decision
         if index < len(policy.rules):
             assert decision == Decision(policy.rules[index].answer, policy.rules[index].name, index)
         else:
@@ -134,7 +134,6 @@ def test_ten_thousand_rules_are_cheap() -> None:
 
 def test_decisions_are_kept_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 10)
-    monkeypatch.setattr(module, "FEW", -1)
     classifier = Classifier(Policy((Rule(name="curl", answer=Answer.DROP, ports=(PortSpan(0, 99),)),)))
     for port in [*range(200), *range(200)]:
         assert classifier.decide(CURL._replace(remote_port=port)).default is (port > 99)

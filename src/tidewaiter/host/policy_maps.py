@@ -240,6 +240,9 @@ class _Sets:
     def pack(self, key: bytes, bits: int) -> bytes:
         """The structure for what has a key in the kernel; ``bits`` of 0: it has nothing any more."""
         parts = _cut(bits)
+        if len(parts) == 1 and key not in self._rest:  # as most are
+            ((block, part),) = parts
+            return _NAMED.pack(1 << block, 0, part)
         number = self._share(key, parts[1:])
         first = parts[0][1] if parts else bytes(_BLOCK_BYTES)
         return _NAMED.pack(_summary(parts), number, first)
@@ -301,6 +304,9 @@ def set_config(kernel: Kernel, **fields: int) -> None:
 
 def _cut(bits: int) -> list[tuple[int, bytes]]:
     """The blocks of a set that are not empty, by their number."""
+    if bits.bit_count() == 1:  # one rule: there is no need to look for it
+        block, at = divmod(bits.bit_length() - 1, _BLOCK_BITS)
+        return [(block, (1 << at).to_bytes(_BLOCK_BYTES, "little"))]
     parts = []
     while bits:
         block = lowest_bit(bits) // _BLOCK_BITS

@@ -7,6 +7,8 @@ kernel half evaluates.
 
 Most connections have few rules that could match at all. So each rule is also entered under one of the things that it
 names, the one that the fewest others share: where that finds few rules, each is asked by itself, and no set is needed.
+
+Programs do the same again and again, so decisions are kept, by what they depend on.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ FEW = 8
 """Rules that are asked one by one; where more may match, the sets decide."""
 
 KEPT = 4096
-"""Decisions by sets that are kept for each direction; when there are more, all of them go."""
+"""Decisions that are kept for each direction; when there are more, all of them go."""
 
 
 class Classifier:
@@ -61,6 +63,17 @@ class Classifier:
         """
         if facts.pending:
             return self._decide_partly(facts)
+        if self._made_of is None:
+            return self._decide(facts)
+        kept, key = self._kept[facts.direction], self._made_of(facts)
+        decision = kept.get(key)
+        if decision is None:
+            if len(kept) >= KEPT:
+                kept.clear()
+            decision = kept[key] = self._decide(facts)
+        return decision
+
+    def _decide(self, facts: Facts) -> Decision:
         candidates = [*self._loose]
         for first, value in self._firsts:
             candidates += first(value(facts))
@@ -80,18 +93,6 @@ class Classifier:
         return self._places[slot] not in self._disabled
 
     def _decide_by_sets(self, facts: Facts) -> Decision:
-        """The same, kept by what it depends on: programs do the same again and again."""
-        if self._made_of is None:
-            return self._lowest(facts)
-        kept, key = self._kept[facts.direction], self._made_of(facts)
-        decision = kept.get(key)
-        if decision is None:
-            if len(kept) >= KEPT:
-                kept.clear()
-            decision = kept[key] = self._lowest(facts)
-        return decision
-
-    def _lowest(self, facts: Facts) -> Decision:
         matching = self._enabled
         for look, value in self._looks:
             matching &= look(value(facts))

@@ -287,7 +287,7 @@ class Index:
         else:
             if named := words.get(fact):
                 yield named
-            if self.dimension.above is not None:
+            if self._unders and self.dimension.above is not None:
                 for under in self.dimension.above(fact):
                     if named := words.get(under):
                         yield named

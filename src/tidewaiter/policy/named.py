@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -106,8 +106,10 @@ class Named:
         """For each value the rules that it turns; None for one that nobody names any more."""
         kept: dict[Any, tuple[int, int]] = {}
         for key in keys:
-            named = key in self._wanted or key in self._refused
-            yield key, self._turned(key, kept) if named else None
+            if key in self._wanted or key in self._refused:
+                yield key, self._turned(key, kept)
+            else:
+                yield key, None
 
     def turned_by(self, value: Any) -> int:  # noqa: ANN401 # a value of this dimension
         """The rules that one value of a connection turns."""
@@ -233,9 +235,8 @@ def port_prefixes(span: PortSpan) -> Iterator[Prefix]:
             low += size
 
 
-def _union(bits: Iterable[int]) -> int:
+def _union(bits: Sequence[int]) -> int:
     """Bits as one set."""
-    bits = tuple(bits)
     if len(bits) > _FEW:
         return bit_set(bits, max(bits) + 1)
     found = 0
