@@ -63,6 +63,15 @@ for _ in range(3):
 """
 
 
+ONCE = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7), 10) as made:
+    made.sendall(b"hello")
+    print(made.recv(100).decode(), flush=True)
+    input()
+"""
+
+
 @dataclass(frozen=True)
 class Container:
     """A namespace behind a bridge of the client's, and a control group that is named as an engine does it."""
@@ -286,6 +295,23 @@ def test_a_forwarded_connection_ends_once_with_its_totals(
     assert [(one.direction, one.sent, one.received) for one in ended] == [(Direction.FORWARD, 5, 5)] * 2
     assert [bool(one.process.pid) for one in ended] == [ours] * 2
     assert len({event.connection.id for event in seen}) == 2
+
+
+def test_a_forwarded_connection_that_ends_under_a_new_policy_ends_once(
+    world: World, name: str, container: Container
+) -> None:
+    """Its FIN is the first packet that the new policy decides."""
+    seen: list[Event | Counted] = []
+    with Firewall(Policy(), listener=seen.append, scope=scope_of(world), name=name) as firewall:
+        for to in plan.ECHO:
+            with container.run(ONCE, to) as process:
+                assert process.stdout is not None
+                assert process.stdout.readline() == "hello\n"
+                firewall.load(Policy(groups={"new": True}))
+                process.communicate("\n", PATIENCE)
+        eventually(lambda: firewall.engine.driver.flows() == [], "nothing is left", PATIENCE)
+    ended = [event.connection for event in seen if isinstance(event, Ended)]
+    assert [(one.direction, one.sent, one.received) for one in ended] == [(Direction.FORWARD, 5, 5)] * 2
 
 
 def test_the_ends_of_a_forwarded_connection_are_another_ones_next(

@@ -234,7 +234,7 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 	struct tw_config *settings = tw_config();
 	struct tw_connection *flow, *guest;
 	struct tw_flow_key key;
-	int other, opens;
+	int other, opens, ends, passes;
 
 	if (!settings || !seen)
 		return 0;
@@ -278,9 +278,15 @@ __noinline int tw_hold_forwarded(struct tw_connection *seen, __u32 bytes, __u8 t
 		tw_report(settings, seen);
 	else
 		seen->flags |= TW_REPORTED; /* below, and its entry says so */
+	ends = flow && tw_ends_now(seen, tcp_flags, TW_FIN_SENT); /* it may be the first packet under a new policy */
 	if (!other || !flow || flow->epoch != seen->epoch)
 		bpf_map_update_elem(&flows, &key, seen, BPF_ANY);
-	return tw_is_accept(seen->verdict) ? 0 : tw_hold(seen, seen);
+	passes = tw_is_accept(seen->verdict);
+	if (!passes)
+		tw_hold(seen, seen);
+	if (ends && (seen->flags & TW_REPORTED))
+		tw_emit(TW_EVENT_ENDED, seen);
+	return !passes;
 }
 
 /* What another host, or a guest, says to a resolver elsewhere: known by its addresses. */
