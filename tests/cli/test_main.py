@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -181,3 +182,25 @@ def test_completion_script(shell: str) -> None:
         )
         assert checked.stdout.rstrip().endswith(" tidewaiter")
         assert checked.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["policy check {policy}", "wire decode info {wire}", "doctor", "--version"])
+def test_where_nothing_can_be_printed_one_sentence_says_so(words: str, tmp_path: Path) -> None:
+    (tmp_path / "policy").write_text("version = 1\n")
+    (tmp_path / "wire").write_bytes(b"\x00\x06\x00\x00\x00\x03ready")
+    given = words.format(policy=tmp_path / "policy", wire=tmp_path / "wire").split()
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *given], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: The output cannot be written: No space left on device.\n",
+    )
+    closed = subprocess.run(
+        ["sh", "-c", '"$0" "$@" >&-', sys.executable, "-c", RUN, *given],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (closed.returncode in (0, 1), closed.stderr) == (True, "")

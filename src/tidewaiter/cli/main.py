@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
@@ -21,8 +26,28 @@ _COMMANDS = {
 }
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
+
+
 class _Lazy(click.Group):
     """Loads a command's module only when it is called: `tidewaiter policy check` needs no kernel."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:  # noqa: ANN401 # as click has it
+        """Says in one sentence that there is nowhere to print to; without any output at all nothing is to be said."""
+        if not sys.stdout:
+            sys.stdout = _nowhere()
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or error.filename is not None:
+                raise
+            sys.stdout = _nowhere()  # what is left would be tried once more at the end
+            click.ClickException(f"The output cannot be written: {error.strerror}.").show()
+            sys.exit(1)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
