@@ -107,6 +107,16 @@ def test_nothing_is_open(fake: Fake) -> None:
     assert fake.closed == 2
 
 
+def test_of_a_firewall_that_was_killed_it_is_said(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = state.State("host", 4711, 1, 1, "", "enforce", False, "", ())
+    monkeypatch.setattr(state, "load", lambda _name: left)
+    monkeypatch.setattr(state, "read_process", lambda _pid: None)
+    fake.add()
+    result = run("--once")
+    assert "192.0.2.9:443" in result.stdout
+    assert result.stderr.startswith("The firewall 'host' has ended (process 4711); its kernel half goes on")
+
+
 def test_the_table(fake: Fake) -> None:
     fake.add(rule="web", sent=1500, received=3)
     (_, row) = rows("--once")

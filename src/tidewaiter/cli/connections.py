@@ -42,6 +42,10 @@ def connections(name: str, once: bool, as_json: bool) -> None:
             others = ", ".join(other for other in state.names() if other != name)
             do = f"--name takes one of {others}" if others else "start one with `tidewaiter run`"
             raise Failure(f"no firewall {name!r} runs here; {do}")
+        known = state.load(name)
+        if known is not None and not known.alive:
+            left = "its kernel half goes on: `tidewaiter run` takes over from it, `tidewaiter cleanup` removes it"
+            click.echo(f"The firewall {name!r} has ended (process {known.pid}); {left}.", err=True)
         try:
             if as_json:
                 for line in _lines(snapshot):
