@@ -85,7 +85,7 @@ def test_a_device_that_is_taken_is_one_sentence(world: World, tmp_path: Path) ->
     )
     assert (done.returncode, done.stderr) == (
         1,
-        f"Error: no device can be made at {path}: Address already in use\n",
+        f"Error: {path} is there already, and no socket: remove it, or choose another path\n",
     )
 
 

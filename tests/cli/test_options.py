@@ -45,18 +45,20 @@ def test_without_any() -> None:
         "timeout": 30.0,
         "on_timeout": "block",
         "held": 1024,
+        "count": True,
         "as_json": False,
     }
 
 
 def test_with_all() -> None:
     given = ["--policy", "p.toml", "--fail", "open", "--timeout", "0.5", "--on-timeout", "drop"]
-    assert options(*given, "--held", "64", "--json") == {
+    assert options(*given, "--held", "64", "--no-count", "--json") == {
         "policy_file": "p.toml",
         "fail": "open",
         "timeout": 0.5,
         "on_timeout": "drop",
         "held": 64,
+        "count": False,
         "as_json": True,
     }
 
