@@ -74,6 +74,8 @@ class Classifier:
         return decision
 
     def _decide(self, facts: Facts) -> Decision:
+        if len(self._loose) > FEW:
+            return self._decide_by_sets(facts)
         candidates = [*self._loose]
         for first, value in self._firsts:
             candidates += first(value(facts))
